@@ -61,83 +61,41 @@ def survey(files: LogFiles, heldout: Heldout = nobody) -> Survey:
     Raises UserError for a file without decisions, for files with other columns, for a wrong value, and where
     all decisions are held out.
     """
-    every: list[pl.Series] = []
-    signals: tuple[str, ...] = ()
-    places = length = rows = learned = sessions = 0
-    repeats, notes, seen_sessions = False, [], np.zeros(0, np.uint64)
-    pieces: list[tuple[str, dict[str, SeenPiece]]] = []
-    facts: list[tuple[TableFile, _FileFacts]] = []
-    users: set[str] = set()  # two of them, if there are two
+    facts: list[_FileFacts] = []
     for table, name in files.named:
         with in_words(words_of(table)):
             of_file = _of_file(files, table, name, heldout)
-            pieces.append((one_line(table.path), _pieces_of_file(files, table, of_file.learned)))
-            facts.append((table, of_file))
-        if signals and signals != of_file.signals:
-            raise UserError(
-                f"{one_line(table.path)} has the signals {listed(of_file.signals)}, and the files before "
-                f"{listed(signals)}: give files with the same columns."
-            )
-        if places and places != of_file.places:
-            raise UserError(
-                f"{one_line(table.path)} shows {of_file.places} items in a decision, and the files before "
-                f"{places}: give slates of the same size."
-            )
-        if of_file.sessions is not None:
-            if np.isin(of_file.sessions, seen_sessions).any():
-                raise UserError(
-                    f"{one_line(table.path)} goes on with a session of the files before: each session must "
-                    "be whole in one file."
-                )
-            seen_sessions = np.concatenate([seen_sessions, of_file.sessions])
-        signals, places = of_file.signals, of_file.places
-        length, rows = max(length, of_file.length), rows + of_file.rows
-        learned += int(of_file.learned.sum())
-        sessions += of_file.rows if of_file.sessions is None else len(of_file.sessions)
-        repeats = repeats or of_file.repeats
-        every += of_file.shown
-        users |= of_file.users
-        notes += [note for note in of_file.notes if note not in notes]
-    if len(users) == 1:
-        raise UserError(
-            f"{files.name} is of one user, {short(min(users))}, so nobody could be held out: give rows of "
-            "several users, or --user-column - to hold out sessions or contexts."
-        )
-    if not learned:
-        unit = files.unit(bool(pieces[0][1]))
-        raise UserError(
-            f"{files.name} holds no decisions to learn from: all its {unit}s are held out from training. "
-            f"Give a log of more {unit}s."
-        )
-    ids, shares = _items(files, pl.concat(every).value_counts(), learned)
-    kinds = merged(pieces)
+        _check_goes_on(facts, of_file)
+        facts.append(of_file)
+    first, users = facts[0], set[str]().union(*(of.users for of in facts))
+    learned = sum(int(of.learned.sum()) for of in facts)
+    _check_sides(files, users, learned, bool(first.pieces))
+    ids, shares = _items(files, pl.concat([ids for of in facts for ids in of.shown]).value_counts(), learned)
+    kinds = merged([(one_line(of.table.path), of.pieces) for of in facts])
     made = [piece.piece(name) for name, piece in kinds.items()]
     constant = [name for name, piece in kinds.items() if piece.constant]
+    length = max(of.length for of in facts)
+    notes: list[str] = []
+    for of in facts:
+        notes += [note for note in of.notes if note not in notes]
     notes += [note for _, note in made if note]
-    silent = files.without_ends
-    if length > 1 and silent:
+    if length > 1 and (silent := files.without_ends):
         which = f"{listed(silent)}: " if len(silent) < len(files.files) else ""
         notes.append(
             f"{which}no column terminated or truncated, so where a session is shorter than the longest, its "
             "user left"
         )
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
-    columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
-    ranges = _ranges(files, facts)
-    shape = LogShape(known, signals, places, length, repeats or length == 1, columns, ranges)
-    return Survey(
-        shape,
-        ids,
-        shares,
-        rows,
-        sessions,
-        bool(users),
-        tuple(notes),
-    )
+    known, repeats = tuple(piece for piece, _ in made), length == 1 or any(of.repeats for of in facts)
+    columns, ranges = files.roles(first.table), _ranges(files, facts)
+    shape = LogShape(known, first.signals, first.places, length, repeats, columns, ranges)
+    rows, sessions = sum(of.rows for of in facts), sum(of.num_sessions for of in facts)
+    return Survey(shape, ids, shares, rows, sessions, bool(users), tuple(notes))
 
 
 @dataclass(frozen=True)
 class _FileFacts:
+    table: TableFile
     signals: tuple[str, ...]
     places: int
     length: int
@@ -148,6 +106,46 @@ class _FileFacts:
     shown: list[pl.Series]  # ids as text, and "\0" before those that no row of the training side shows
     users: set[str]  # two of them, if there are two
     notes: list[str]
+    pieces: dict[str, SeenPiece]
+
+    @property
+    def num_sessions(self) -> int:
+        return self.rows if self.sessions is None else len(self.sessions)
+
+
+def _check_goes_on(before: Sequence[_FileFacts], of: _FileFacts) -> None:
+    """Raise UserError if a file is no continuation of the files before it."""
+    name = one_line(of.table.path)
+    if before and of.signals != before[0].signals:
+        raise UserError(
+            f"{name} has the signals {listed(of.signals)}, and the files before {listed(before[0].signals)}: "
+            "give files with the same columns."
+        )
+    if before and of.places != before[0].places:
+        raise UserError(
+            f"{name} shows {of.places} items in a decision, and the files before {before[0].places}: give "
+            "slates of the same size."
+        )
+    seen = [other.sessions for other in before if other.sessions is not None]
+    if of.sessions is not None and seen and np.isin(of.sessions, np.concatenate(seen)).any():
+        raise UserError(
+            f"{name} goes on with a session of the files before: each session must be whole in one file."
+        )
+
+
+def _check_sides(files: LogFiles, users: set[str], learned: int, has_context: bool) -> None:
+    """Raise UserError if there is nobody to hold out, or nothing to learn from."""
+    if len(users) == 1:
+        raise UserError(
+            f"{files.name} is of one user, {short(min(users))}, so nobody could be held out: give rows of "
+            "several users, or --user-column - to hold out sessions or contexts."
+        )
+    if not learned:
+        unit = files.unit(has_context)
+        raise UserError(
+            f"{files.name} holds no decisions to learn from: all its {unit}s are held out from training. "
+            f"Give a log of more {unit}s."
+        )
 
 
 def _of_file(files: LogFiles, table: TableFile, name: str, heldout: Heldout) -> _FileFacts:
@@ -176,6 +174,7 @@ def _of_file(files: LogFiles, table: TableFile, name: str, heldout: Heldout) -> 
         offered.append(read.ids("candidates").explode().unique())
     told = [note.said() for note in (*names.notes, *read.notes)]
     return _FileFacts(
+        table,
         signals,
         read.places(shown),
         length,
@@ -189,6 +188,7 @@ def _of_file(files: LogFiles, table: TableFile, name: str, heldout: Heldout) -> 
         ],
         set(read.names("user").unique().head(2)) if "user" in roles else set(),
         [columns_text(roles), unread(table.names, roles), table.note, *told],
+        _pieces_of_file(files, table, learned),
     )
 
 
@@ -214,15 +214,15 @@ def _pieces_of_file(files: LogFiles, table: TableFile, learned: Tensor) -> dict[
     return pieces
 
 
-def _ranges(files: LogFiles, facts: Sequence[tuple[TableFile, _FileFacts]]) -> dict[str, SignalRange]:
+def _ranges(files: LogFiles, facts: Sequence[_FileFacts]) -> dict[str, SignalRange]:
     """The range of each signal in the rows that are learned from."""
     ranges = {}
-    for name in facts[0][1].signals:
+    for name in facts[0].signals:
         every = []
-        for table, of in facts:
-            column = f"signal.{name}" if f"signal.{name}" in table.names else name
-            with in_words(words_of(table)):
-                read = files.cells(table, [column])
+        for of in facts:
+            column = f"signal.{name}" if f"signal.{name}" in of.table.names else name
+            with in_words(words_of(of.table)):
+                read = files.cells(of.table, [column])
                 every.append(read.signals((name,), of.places)[of.learned].unique())
         values = torch.cat(every).unique()
         ranges[name] = SignalRange(float(values[0]), float(values[-1]), values.tolist() == [0.0, 1.0])

@@ -37,7 +37,7 @@ MOST_CLASSES = 50
 EMBEDDING = "embedding"
 """The column with the vector of each item, a list of numbers."""
 _HEADLESS = ("item", "title", "genres")
-_YEAR = r"\b(1[89]\d\d|20\d\d)\b"
+_YEAR, _IN_TITLE = r"\b(1[89]\d\d|20\d\d)\b", r"\((\d{4})\)"
 
 
 @dataclass(frozen=True)
@@ -105,73 +105,83 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         item_column: the name of the item column in the log, which is looked for first.
         text_ids: True if the ids of the log are strings; else other ids than whole numbers are left out.
     """
-    table = open_table(path, headless=_HEADLESS)
-    names = list(table.names)
-    fits = [name for name in names if plain_name(name) in {*common_names("item"), "id"}]
-    if item_column in names:
-        fits = [item_column]
-    if len(fits) != 1:
-        raise UserError(
-            f"{path} has {'no' if not fits else 'more than one'} column for the id of an item; its columns "
-            f"are {listed(names)}: name the column {item_column!r}, as in the log."
-        )
-    frame = table.rows(list(dict.fromkeys(names)))
-    ids = frame[fits[0]].cast(pl.String).str.strip_chars()
-    keys = ids if text_ids else on(ids, whole_number)
-    strange = ids.filter(keys.is_null() & ids.is_not_null())
-    vectors = _vectors(one_line(path), frame)
-    frame = frame.with_columns(keys.alias("\0id")).with_row_index("\0row").drop_nulls("\0id")
-    rows = frame.height
-    frame = frame.unique("\0id", keep="first", maintain_order=True)
+    file, table = one_line(path), open_table(path, headless=_HEADLESS)
+    id_column = _id_column(path, table.names, item_column)
+    names = list(dict.fromkeys(table.names))
+    rows = table.rows(names)
+    vectors = _vectors(file, rows)
+    frame, strange, repeated = _by_id(rows, id_column, text_ids)
     known = frame["\0id"].to_list()
-    others = [name for name in dict.fromkeys(names) if name != fits[0]]
+    others = [name for name in names if name != id_column]
     roles = find_columns(table.path, others, {}, ITEMS, required=())
-    titles = _column(frame, roles.get("title"))
-    texts, genres = _column(frame, roles.get("year")), _column(frame, roles.get("genres"))
-    years = {id_: year for id_, text in texts.items() if (year := _year(text)) is not None}
-    unclear = [text for text in texts.values() if _year(text) is None]
-    if "year" not in roles:
-        years = {
-            id_: float(match[1]) for id_, text in titles.items() if (match := re.search(r"\((\d{4})\)", text))
-        }
-    others = [name for name in others if name not in roles.values() and name != EMBEDDING]
-    columns = {name: _column(frame, name) for name in others}
-    blank = [name for name in others if not columns[name]]
-    others = [name for name in others if name not in blank]
-    own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
-    others, columns = (
-        [name for name in others if name not in own],
-        {name: columns[name] for name in others if name not in own},
-    )
-    endless = {name: infinite for name in others if (infinite := _infinite(columns[name], name))}
-    for name, infinite in endless.items():
-        columns[name] = {id_: value for id_, value in columns[name].items() if id_ not in infinite}
-    for name in others:
-        _check_size(one_line(path), name, columns[name])
-    said_of = ", ".join(f"{short(name)} ({len(infinite):,})" for name, infinite in endless.items())
-    notes = [
-        table.note,
-        f"left out, as the ids of the log are whole numbers: {len(strange):,}, such as {short(strange[0])}"
-        if len(strange)
-        else "",
-        f"left out, as all their cells are empty: {', '.join(map(short, blank))}" if blank else "",
-        f"repeated ids: {rows - len(known):,}, the first row is kept" if rows > len(known) else "",
-        f"unreadable years: {len(unclear):,}, such as {short(unclear[0])}" if unclear else "",
-        f"infinite numbers, which count as no value: {said_of}" if endless else "",
-        f"no attributes, as nearly each item has a text of its own: {listed(own)}" if own else "",
-    ]
-    said = "; ".join(filter(None, notes))
+    embeddings = {} if vectors is None else dict(zip(known, vectors[frame["\0row"].to_list()], strict=True))
+    titles, genres = (_column(frame, roles.get(role)) for role in ("title", "genres"))
+    years, unclear = _years(frame, roles.get("year"), titles)
+    columns = {name: _column(frame, name) for name in others if name not in (*roles.values(), EMBEDDING)}
+    attributes, blank, endless, own = _attributes(file, columns)
+    said = "; ".join(filter(None, [table.note, strange, blank, repeated, unclear, endless, own]))
     return ItemFacts(
         ids=known,
         titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
         genres=_most_frequent({id_: _split(value) for id_, value in genres.items()}),
         genres_column=roles.get("genres", ItemFacts.genres_column),
         years=years,
-        attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
-        embeddings={}
-        if vectors is None
-        else dict(zip(known, vectors[frame["\0row"].to_list()], strict=True)),
+        attributes={re.sub(r"\W+", "_", name): values for name, values in attributes.items()},
+        embeddings=embeddings,
         note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
+    )
+
+
+def _id_column(path: str | Path, names: Sequence[str], item_column: str) -> str:
+    fits = [name for name in names if plain_name(name) in {*common_names("item"), "id"}]
+    if item_column in names:
+        return item_column
+    if len(fits) != 1:
+        raise UserError(
+            f"{path} has {'no' if not fits else 'more than one'} column for the id of an item; its columns "
+            f"are {listed(names)}: name the column {item_column!r}, as in the log."
+        )
+    return fits[0]
+
+
+def _by_id(rows: pl.DataFrame, id_column: str, text_ids: bool) -> tuple[pl.DataFrame, str, str]:
+    """The first row of each id, with its id and its number; notes about odd ids and repeated ones."""
+    ids = rows[id_column].cast(pl.String).str.strip_chars()
+    keys = ids if text_ids else on(ids, whole_number)
+    odd = ids.filter(keys.is_null() & ids.is_not_null())
+    every = rows.with_columns(keys.alias("\0id")).with_row_index("\0row").drop_nulls("\0id")
+    frame = every.unique("\0id", keep="first", maintain_order=True)
+    more = every.height - frame.height
+    note = ""
+    if len(odd):
+        note = f"left out, as the ids of the log are whole numbers: {len(odd):,}, such as {short(odd[0])}"
+    return frame, note, f"repeated ids: {more:,}, the first row is kept" if more else ""
+
+
+def _years(frame: pl.DataFrame, column: str | None, titles: dict[Any, str]) -> tuple[dict[Any, float], str]:
+    """The years by id, without a column those in the titles; a note about unreadable ones."""
+    texts, pattern = (titles, _IN_TITLE) if column is None else (_column(frame, column), _YEAR)
+    found = {id_: re.search(pattern, str(text)) for id_, text in texts.items()}
+    unclear = [texts[id_] for id_, match in found.items() if match is None and column is not None]
+    note = f"unreadable years: {len(unclear):,}, such as {short(unclear[0])}" if unclear else ""
+    return {id_: float(match[1]) for id_, match in found.items() if match is not None}, note
+
+
+def _attributes(file: str, columns: Mapping[str, Any]) -> tuple[dict[str, Any], str, str, str]:
+    """The columns that are attributes; notes about empty columns, infinite numbers, and texts of one item."""
+    blank = [name for name, values in columns.items() if not values]
+    own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
+    attributes, endless = {}, []
+    for name in [name for name in columns if name not in (*blank, *own)]:
+        infinite = {id_ for id_, number in _numbers(columns[name], name).items() if math.isinf(number)}
+        endless += [f"{short(name)} ({len(infinite):,})"] if infinite else []
+        attributes[name] = {id_: value for id_, value in columns[name].items() if id_ not in infinite}
+        _check_size(file, name, attributes[name])
+    return (
+        attributes,
+        f"left out, as all their cells are empty: {', '.join(map(short, blank))}" if blank else "",
+        f"infinite numbers, which count as no value: {', '.join(endless)}" if endless else "",
+        f"no attributes, as nearly each item has a text of its own: {listed(own)}" if own else "",
     )
 
 
@@ -211,11 +221,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _infinite(values: Mapping[Any, Any], name: str) -> set[Any]:
-    """The ids with an infinite number in a column of numbers; none in a column of texts or classes."""
-    return {id_ for id_, number in _numbers(values, name).items() if math.isinf(number)}
-
-
 def _check_size(file: str, name: str, values: Mapping[Any, Any]) -> None:
     """Raise UserError for the first number of a column that is too large to be an attribute."""
     for id_, number in _numbers(values, name).items():
@@ -234,11 +239,6 @@ def _numbers(values: Mapping[Any, Any], name: str) -> dict[Any, float]:
         return {id_: float(str(value).strip()) for id_, value in values.items()}
     except ValueError:
         return {}
-
-
-def _year(value: object) -> float | None:
-    match = re.search(_YEAR, str(value))
-    return None if match is None else float(match[1])
 
 
 def _split(value: object) -> list[str]:

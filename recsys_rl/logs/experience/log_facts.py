@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from recsys_rl.logs.describe.learnable import (
     check_needs,
     too_often,
 )
+from recsys_rl.logs.experience.dealt import Decisions
 from recsys_rl.settings.shared import Need
 from recsys_rl.types import Catalogue, UserError
 
@@ -34,10 +35,16 @@ class LogFacts:
     shown: ShownItems | None  # None: some decision has no probability
     logger_rows: Tensor  # (P,) int64: decisions of each logger
 
-    def least_of_best(self, share: float) -> float:
-        """The smallest return of the ``share`` of sessions with the highest returns, at least one."""
-        count = max(1, math.ceil(share * len(self.returns)))
-        return float(self.returns.topk(count).values[-1])
+    def best(self, share: float, parts: Iterable[Decisions]) -> Iterator[Decisions]:
+        """The decisions of the ``share`` of sessions with the highest returns, at least one, with rewards."""
+        for part, rewards in parts:
+            if share < 1:
+                least = self.returns.topk(max(1, math.ceil(share * len(self.returns)))).values[-1]
+                sums, lengths = _of_sessions(part, rewards)
+                of_best = (sums >= least).repeat_interleave(lengths)  # (E,)
+                part, rewards = part.rows(of_best), rewards[of_best]
+            if part.num_rows:
+                yield part, rewards
 
 
 class ShownItems:
@@ -85,7 +92,7 @@ def _added(counts: Tensor, items: Tensor, number: int) -> Tensor:
     return more if not len(counts) else counts + more
 
 
-def facts_of(parts: Iterable[tuple[DecisionLog, Tensor]]) -> LogFacts:
+def facts_of(parts: Iterable[Decisions]) -> LogFacts:
     """The facts of a log from its parts of whole sessions, with the rewards (E,) of each."""
     rows, low, high, longest, varies = 0, math.inf, -math.inf, 0, False
     returns: list[Tensor] = []
@@ -169,12 +176,6 @@ def check_slates(name: str, log: DecisionLog, catalogue: Catalogue) -> None:
             f"kinds {example}, where {', '.join(map(str, patterns))} are possible: record a log without them "
             "(an earlier version's policy random showed such slates)."
         )
-
-
-def best_sessions(log: DecisionLog, rewards: Tensor, least: float) -> Tensor:
-    """(E,) bool: decisions of sessions whose rewards add up to at least ``least``."""
-    sums, lengths = _of_sessions(log, rewards)
-    return (sums >= least).repeat_interleave(lengths)
 
 
 def _of_sessions(log: DecisionLog, rewards: Tensor) -> tuple[Tensor, Tensor]:

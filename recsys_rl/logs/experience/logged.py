@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,16 +17,16 @@ from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.experience.dealt import Decisions, check_processes, dealt
 from recsys_rl.logs.experience.log_facts import (
+    LogFacts,
     behaviour_logprobs,
-    best_sessions,
     check_facts,
     check_slates,
     facts_of,
 )
 from recsys_rl.logs.experience.sides import Sides
 from recsys_rl.logs.parts import with_propensities
-from recsys_rl.logs.rewards import has_signals
-from recsys_rl.logs.source import Place, open_log
+from recsys_rl.logs.rewards import Rewards, has_signals
+from recsys_rl.logs.source import LogSource, Place, open_log
 from recsys_rl.logs.transitions import TransitionTable, transition_table
 from recsys_rl.make import make_user_model
 from recsys_rl.models.policy import NetworkPolicy
@@ -34,7 +34,7 @@ from recsys_rl.objective.weighted import FIELD
 from recsys_rl.protocols import Learner, Watcher
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
-from recsys_rl.types import Batch, Interface, World, tensors_of
+from recsys_rl.types import Batch, Catalogue, Interface, World, tensors_of
 
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
@@ -61,10 +61,7 @@ def make_from_log(
 
 
 def make_logged(
-    config: Config,
-    world: World,
-    generator: torch.Generator,
-    process: tuple[int, int] = (0, 1),
+    config: Config, world: World, generator: torch.Generator, process: tuple[int, int] = (0, 1)
 ) -> Logged:
     """The log of a run as its experience: the decisions of users who aren't held out.
 
@@ -74,6 +71,88 @@ def make_logged(
     Raises UserError if the log is missing, of other items, of other sessions than the platform's, without
     training users, or of fewer sessions than there are processes.
     """
+    settings, (rank, size) = config.agent_config, process
+    side = _opened(config, world, size)
+    source, sides = side.source, Sides(side.source.unit)
+    in_one_part = source.num_rows <= MOST_ROWS
+    held = _together([*side.parts(sides)]) if in_one_part and size == 1 else None
+    facts = facts_of(side.parts(sides) if held is None else held)  # read once more, part by part
+    share = getattr(settings, "best_sessions", 0)
+    share = share if 0 < share < 1 else 1.0
+    parts: Callable[[], Iterable[Decisions]] = side.parts
+    if size > 1:
+        check_processes(source.name, math.ceil(share * len(facts.returns)), size)
+        parts = partial(side.of_process, facts, share, rank, size)
+        held = _together([*parts()]) if in_one_part else None
+    ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
+    needs = (*config.algorithm.needs, *settings.needs)
+    check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
+    sides.check(source.name)
+    parts, whole = (parts, False) if held is None else (partial(iter, held), len(held) < 2)
+    logged = partial(
+        Logged,
+        source.name,
+        interface=source.header.interface,
+        config=settings,
+        generator=generator,
+        fingerprint=source.fingerprint(),
+        sides=sides.text,
+    )
+    tables = partial(side.tables, settings, facts)
+    # a process of several doesn't hold the sessions of the others, so they are read again
+    every = partial(tables, 1.0, parts if size == 1 else side.parts)
+    all_sessions = partial(logged, every, size == 1 and whole) if share < 1 or size > 1 else None
+    experience = logged(partial(tables, share, parts), whole, unfiltered=all_sessions)
+    others = f"each of {size} processes has other sessions of the log" if size > 1 else ""
+    experience.note = "\n".join(filter(None, [side.note, others]))
+    experience.last_time = sides.last if source.has_times else None
+    return experience
+
+
+@dataclass(frozen=True)
+class _TrainingSide:
+    """The decisions of a log that are learned from."""
+
+    source: LogSource
+    decisions: Callable[[], Iterator[DecisionLog]]  # begins a pass over those of both sides
+    rewards_of: Rewards
+    catalogue: Catalogue
+    rows: int  # that are held at once
+    note: str  # on sessions that are left out
+
+    def parts(self, sides: Sides | None = None) -> Iterator[Decisions]:
+        """The decisions with their rewards, a part of the log at a time; ``sides`` counts both sides."""
+        for log in self.decisions():
+            heldout = self.source.heldout(log)
+            if sides is not None:
+                sides.add(log, heldout)
+            part = log.rows(~heldout)
+            if part.num_rows:
+                check_slates(self.source.name, part, self.catalogue)
+                yield part, self.rewards_of(part.feedback)
+
+    def of_process(self, facts: LogFacts, share: float, rank: int, size: int) -> Iterator[Decisions]:
+        """Those of one process of several, of the best sessions, joined up to ``rows`` rows."""
+        waiting: list[Decisions] = []
+        for part in dealt(facts.best(share, self.parts()), rank, size):
+            if sum(log.num_rows for log, _ in (*waiting, part)) > self.rows:
+                yield from _together(waiting)
+                waiting = []
+            waiting.append(part)
+        yield from _together(waiting)
+
+    def tables(
+        self, config: LoggedConfig, facts: LogFacts, share: float, parts: Callable[[], Iterable[Decisions]]
+    ) -> Iterator[TransitionTable]:
+        """The tables of the best sessions of ``parts``."""
+        endless = bool(getattr(config, "bootstrap_time_limit", 0))
+        for part, rewards in facts.best(share, parts()):
+            part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
+            yield transition_table(part, self.catalogue, rewards, config.discount, facts.span, endless)
+
+
+def _opened(config: Config, world: World, processes: int) -> _TrainingSide:
+    """The log of a run, whose settings fit it. Raises the errors of ``make_logged`` that need no decision."""
     settings = config.agent_config
     if not settings.log:
         raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.")
@@ -87,8 +166,7 @@ def make_logged(
         )
     source = open_log(settings.log, Place.of_run(config, world))
     header, note = source.header, ""
-    rank, size = process
-    rows = MOST_ROWS if size == 1 else -(-min(source.num_rows, MOST_ROWS) // size)
+    rows = MOST_ROWS if processes == 1 else -(-min(source.num_rows, MOST_ROWS) // processes)
     decisions: Callable[[], Iterator[DecisionLog]] = partial(source.gathered, rows)
     if "propensities" in config.algorithm.needs:
         decisions, note = with_propensities(source.name, header, decisions)
@@ -99,87 +177,8 @@ def make_logged(
             f"{source.name} is of other sessions than those of {config.env} (platform, length, or pieces of "
             "the context): give the settings with which it was recorded."
         )
-
     rewards_of = source.rewards(config.train_config.weights, FIELD)
-
-    def training(sides: Sides | None = None) -> Iterator[Decisions]:
-        """The decisions of training users with their rewards, a part of the log at a time."""
-        for log in decisions():
-            heldout = source.heldout(log)
-            if sides is not None:
-                sides.add(log, heldout)
-            part = log.rows(~heldout)
-            if part.num_rows:
-                check_slates(source.name, part, world.catalogue)
-                yield part, rewards_of(part.feedback)
-
-    endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
-    share = share if 0 < share < 1 else 1.0
-
-    def mine() -> Iterator[Decisions]:
-        """The decisions of this process of several, joined up to ``rows`` rows."""
-        waiting: list[Decisions] = []
-        for part in dealt(best(share, training()), rank, size):
-            if sum(log.num_rows for log, _ in (*waiting, part)) > rows:
-                yield from _together(waiting)
-                waiting = []
-            waiting.append(part)
-        yield from _together(waiting)
-
-    def best(share: float, parts: Iterable[Decisions]) -> Iterator[Decisions]:
-        """The decisions of the ``share`` of sessions with the highest returns."""
-        for part, rewards in parts:
-            if share < 1:
-                of_best = best_sessions(part, rewards, facts.least_of_best(share))
-                part, rewards = part.rows(of_best), rewards[of_best]
-            if part.num_rows:
-                yield part, rewards
-
-    in_one_part, sides = source.num_rows <= MOST_ROWS, Sides(source.unit)
-    held = _together([*training(sides)]) if in_one_part and size == 1 else None
-    facts = facts_of(training(sides) if held is None else held)  # read once more, part by part
-    if size > 1:
-        check_processes(source.name, math.ceil(share * len(facts.returns)), size)
-        held = _together([*mine()]) if in_one_part else None
-    ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
-    needs = (*config.algorithm.needs, *settings.needs)
-    check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
-    sides.check(source.name)
-
-    def tables(share: float, parts: Callable[[], Iterable[Decisions]]) -> Iterator[TransitionTable]:
-        for part, rewards in best(share, parts()):
-            part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
-            yield transition_table(
-                part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
-            )
-
-    def logged(
-        share: float, parts: Callable[[], Iterable[Decisions]], whole: Callable[[], Logged] | None
-    ) -> Logged:
-        return Logged(
-            source.name,
-            partial(tables, share, parts),
-            parts is of_process and held is not None and len(held) < 2,
-            header.interface,
-            settings,
-            generator,
-            source.fingerprint(),
-            sides.text,
-            whole,
-        )
-
-    def of_process() -> Iterable[Decisions]:
-        if held is not None:
-            return held
-        return training() if size == 1 else mine()
-
-    all_sessions = partial(logged, 1.0, of_process if size == 1 else training, None)
-    experience = logged(share, of_process, all_sessions if share < 1 or size > 1 else None)
-    if size > 1:
-        note = "\n".join(filter(None, [note, f"each of {size} processes has other sessions of the log"]))
-    experience.note = note
-    experience.last_time = sides.last if source.has_times else None
-    return experience
+    return _TrainingSide(source, decisions, rewards_of, world.catalogue, rows, note)
 
 
 def _together(parts: Sequence[Decisions]) -> list[Decisions]:
