@@ -157,7 +157,8 @@ def _by_user(choices: LoggedChoices, weight: pl.Expr) -> tuple[NDArray[np.float6
         frame = layout.collect(scan.select(weight=weight, rows=pl.lit(1.0)))
     else:
         rows = scan.select(user=layout.hash(user), weight=weight)
-        frame = layout.collect(rows.group_by("user").agg(pl.col("weight").sum(), rows=pl.len()))
+        groups = rows.group_by("user").agg(pl.col("weight").sum(), rows=pl.len())
+        frame = layout.collect(groups).sort("user")  # sums of it have one order then
     return frame["weight"].to_numpy(), frame["rows"].cast(pl.Float64).to_numpy()
 
 
@@ -182,7 +183,7 @@ def _of_sessions(choices: LoggedChoices, weight: pl.Expr) -> float | None:
     logs = scan.select(session=choices.layout.hash(name), log=weight.log())
     known = pl.col("log").null_count() == 0
     products = logs.group_by("session").agg(pl.when(known).then(pl.col("log").sum()))
-    column = choices.layout.collect(products)["log"]
+    column = choices.layout.collect(products).sort("session")["log"]  # groups come in any order
     if column.is_empty() or column.has_nulls():
         return None
     shares = np.exp(column.to_numpy() - column.to_numpy().max())  # products of many weights are not finite
