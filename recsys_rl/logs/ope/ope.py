@@ -32,7 +32,7 @@ from recsys_rl.logs.ope.reward_model import Fit, logistic, of_each_value, ridge
 from recsys_rl.logs.ope.rows import Intervals, plain_row
 from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.logs.target import Ids, Target, read_target
-from recsys_rl.settings.fields import did_you_mean
+from recsys_rl.settings.fields import check_used, did_you_mean
 from recsys_rl.types import Catalogue, Feedback, UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
@@ -316,11 +316,7 @@ def _check_q_by(options: OpeConfig, log: ReplayedLog) -> None:
             f"--q-by {name} is not a piece of the context of {one_line(options.source)}"
             f"{did_you_mean(name, known)}: {mend}."
         )
-    if log.totals.steps > 1:
-        raise UserError(
-            f"{one_line(options.source)} has sessions of several steps, and --q-by is for sessions of one "
-            "step: leave it out."
-        )
+    check_used(("q_by", log.totals.steps > 1, "only for sessions of one step"))
     values = len(log.rows[:, columns].unique(dim=0))
     if values > MOST_VALUES:
         raise UserError(

@@ -53,7 +53,7 @@ from recsys_rl.logs.users.from_log import of_learned
 from recsys_rl.logs.users.platform import LearnedUsers
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights
 from recsys_rl.session import PIECES
-from recsys_rl.settings.fields import did_you_mean
+from recsys_rl.settings.fields import check_used, did_you_mean
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.training.latest import print_latest
 from recsys_rl.types import Catalogue, Interface, UserError
@@ -68,6 +68,7 @@ HELDOUT_OF_NOBODY = (
     "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or leave it "
     "out."
 )
+PROBABILITIES = "your own may have a column probabilities, of every item"
 TABLE_OPTIONS = ("items", "separator")  # beside those of columns
 
 
@@ -125,42 +126,31 @@ def read_log(options: OpeConfig) -> ReadLog:
 
 
 def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
-    """Raise UserError for options that have no effect on this kind of log."""
+    """Raise UserError for options that have no effect on this kind of log, or lack the checkpoint."""
     source, checkpoint = options.source, options.checkpoint
-    if public and checkpoint is not None:
-        raise UserError(f"--log {source} has no policy of a checkpoint: leave --checkpoint out.")
     if len(options.log) > 1 and not (own and checkpoint is not None):
         raise UserError(
             f"{source}: several logs are read together only for the checkpoint of a policy of your "
             "own tables: give --checkpoint, or one log."
-        )
-    if not public and options.data_dir is not None:
-        raise UserError(
-            f"--data-dir is for a public log ({', '.join(LOGS)}), and {source} is a file: leave it out."
         )
     if not public and len(options.log) == 1 and not Path(source).exists() and not Path(source).suffix:
         raise UserError(
             f"Log {source} was not found{did_you_mean(source, LOGS)}: choose {', '.join(LOGS)}, or give a "
             "file."
         )
-    if options.logger and (public or own):
-        raise UserError(
-            f"--logger is for a log of recsys-rl record, and {source} is another log: leave it out. "
-            "Your own log may hold the logger's probability of every item in a column probabilities."
-        )
+    of_tables = {f"{name}_column": value is not None for name, value in options.columns.items()}
+    of_tables |= {name: getattr(options, name) is not None for name in TABLE_OPTIONS}
+    of_tables["missing"] = options.missing == "refuse"
+    other, recorded = "only for a log of your own", "only for a log of recsys-rl record"
+    check_used(
+        ("checkpoint", public and checkpoint is not None, f"{source} has no policy of a checkpoint"),
+        ("data_dir", not public and options.data_dir is not None, f"only for {', '.join(LOGS)}"),
+        ("logger", bool(options.logger) and (public or own), f"{recorded}; {PROBABILITIES}"),
+        *((name, given and not own, other) for name, given in of_tables.items()),
+        ("items", own and checkpoint is not None and options.items is not None, "--checkpoint has its items"),
+    )
     if options.logger and checkpoint is None and not header_of_log(Path(source)).platform:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
-    if not own:
-        why = f"{source} has {'its own columns' if public else 'the columns of ours'}"
-        given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
-        given += [name for name in TABLE_OPTIONS if getattr(options, name) is not None]
-        given += ["missing"] if options.missing == "refuse" else []
-        if given:
-            raise UserError(f"--{given[0]} is for your own log, and {why}.")
-    if own and checkpoint is not None and options.items is not None:
-        raise UserError(
-            f"--items is for a log without a checkpoint, and {checkpoint} has its items: leave it out."
-        )
     if options.users == "heldout" and checkpoint is None and (public or own):
         raise UserError(HELDOUT_OF_NOBODY)
 
