@@ -103,7 +103,7 @@ class DescribeConfig(EventColumns, DecisionColumns):
     """One file to describe."""
 
     file: str = ""
-    """The log: a text file or Parquet."""
+    """The log: a text file, JSON lines or Parquet."""
     json: str | None = None
     """File for the description as JSON."""
 
