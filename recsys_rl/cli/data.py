@@ -15,7 +15,7 @@ from recsys_rl.logs.describe.data import (
     CompareConfig,
     DescribeConfig,
     compare_files,
-    describe_file,
+    describe,
 )
 
 OVERVIEW = """usage: recsys-rl data describe FILE [OPTIONS]
@@ -70,7 +70,7 @@ class CompareOptions(CompareConfig):
 
 
 COMMANDS: dict[str, tuple[type[Any], type[Any], str, Callable[..., object]]] = {
-    "describe": (DescribeOptions, DescribeConfig, DESCRIBE, describe_file),
+    "describe": (DescribeOptions, DescribeConfig, DESCRIBE, describe),
     "compare": (CompareOptions, CompareConfig, COMPARE, compare_files),
 }
 """The options of each command, its settings, the text of its --help, and what it does."""
