@@ -23,9 +23,9 @@ class OpeConfig(DecisionFile):
     """One evaluation of policies on a log of decisions."""
 
     log: tuple[str, ...] = ()
-    """The decisions: a file of recsys-rl record, your own text or Parquet file with named columns, or a
-    public log: open-bandit, kuairand-random. For the checkpoint of a policy of your own tables --log may be
-    repeated."""
+    """The decisions: a file of recsys-rl record, your own text, JSON lines or Parquet with named columns,
+    dsjson of Vowpal Wabbit, or a public log: open-bandit, kuairand-random. For the checkpoint of a policy of
+    your own tables --log may be repeated."""
     data_dir: str | None = None
     """Folder of the public log's own files. open-bandit takes the dataset's folder, or that of one log of it,
     as bts/men. Without it, kuairand-random is downloaded (47 MB)."""

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
+from recsys_rl.data.tables.frames import with_files
+from recsys_rl.errors import FieldError
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.logged import MOST_ROWS
 from recsys_rl.logs.users.file import LearnedFile, load_users, save_users
@@ -65,11 +67,21 @@ def fit_users(options: FitUsersConfig | None = None, **settings: Any) -> dict[st
 
         fit_users(log="log.parquet", checkpoint="checkpoints/ppo.pt", out="users.pt")
 
+    ``log`` may be a data frame in place of a path.
+
     Returns: the report (logs/users/fit_report.py), as ``--json`` writes it. Raises UserError for a log or a
     checkpoint that can't be used. Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, when the file is
     written.
     """
-    options = dataclasses.replace(options or FitUsersConfig(), **settings)
+    with with_files(settings) as known:
+        if files := known.get("log"):
+            known["log"] = files[0]
+            if len(files) > 1:
+                raise FieldError("log", f"names {len(files)} logs: give one.")
+        return _fitted(dataclasses.replace(options or FitUsersConfig(), **known))
+
+
+def _fitted(options: FitUsersConfig) -> dict[str, Any]:
     out = Path(options.out)
     _check_outputs(options, out)
     if options.threads:
