@@ -32,7 +32,7 @@ from recsys_rl.data.tables.values import INTEGER, lists_of, on, whole_number
 from recsys_rl.errors import UserError, amount, one_line, short
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut, with_all_candidates
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut, with_columns
 from recsys_rl.logs.decision_table import ended
 from recsys_rl.logs.intervals import files_in_order
 from recsys_rl.logs.log_shape import LogShape
@@ -112,14 +112,11 @@ class LogFiles:
             before[table.path.name] += 1
 
     @cached_property
-    def names_candidates(self) -> bool:
-        """True if some file has candidates: then a row of the others could show every item."""
-        return any(self.has(table, "candidates") for table in self.files)
-
-    @cached_property
-    def names_lists(self) -> bool:
-        """True if some file tells the places of lists."""
-        return any("list_place" in table.names for table in self.files)
+    def limits(self) -> frozenset[str]:
+        """The columns candidates and list_place, if some file has them: all parts of a log have the same."""
+        candidates = any(self.has(table, "candidates") for table in self.files)
+        lists = any("list_place" in table.names for table in self.files)
+        return frozenset(["candidates"] * candidates + ["list_place"] * lists)
 
     def unit(self, has_context: bool) -> str:
         """The noun for those who are held out; ``has_context``: the log has pieces of the context."""
@@ -234,10 +231,7 @@ class OwnLog(LogSource):
             loggers=self._loggers_of(read),
             given=given,
         )
-        if self.tables.names_candidates:  # the parts of a log have the same columns
-            log = with_all_candidates(log)
-        if self.tables.names_lists and log.list_place is None:
-            log = replace(log, list_place=torch.zeros_like(steps))
+        log = with_columns(log, self.tables.limits)
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
         # Of this file alone, so that it means the same beside other files.
         tells_ends = any(name in read for name in ENDS)

@@ -25,6 +25,7 @@ import polars as pl
 from recsys_rl.data.tables.json_lines import JsonTable, read_json_lines
 from recsys_rl.data.tables.values import NUMBER
 from recsys_rl.errors import UserError, error_text, short
+from recsys_rl.settings.fields import check_used
 from recsys_rl.utils.download import gunzip
 
 TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data", ".jsonl", ".ndjson", ".dsjson")
@@ -193,8 +194,7 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
     if path.is_dir() or path.name.lower().endswith(".parquet"):
         if path.is_file() and path.stat().st_size == 0:
             raise UserError(f"{path} is empty: give a log with a header and at least one row.")
-        if separator is not None:
-            raise UserError(f"{path} is Parquet, which has no separator: leave --separator out.")
+        check_used(("separator", separator is not None, f"{path} is Parquet"))
         with parsing(path):
             # Without glob=False, polars reads a[1].parquet as the pattern of a1.parquet.
             files = files_of(path)

@@ -33,7 +33,7 @@ from recsys_rl.logs.ope.reward_model import Fit, logistic, of_each_value, ridge
 from recsys_rl.logs.ope.rows import Intervals, plain_row
 from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.logs.target import Ids, Target, read_target
-from recsys_rl.settings.fields import build, did_you_mean
+from recsys_rl.settings.fields import build, check_used, did_you_mean
 from recsys_rl.types import Catalogue, Feedback, UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
@@ -92,14 +92,15 @@ def estimates(
     if read.parts is None:
         note_one_task(map_tasks, f"up to {FITTED:,} decisions are one part")
     log, of, fitted = replayed(options, read)
+    policies, makers = [*policies_of(options, read), *further], loggers_of(options, read, log)
     judged = judge(
         log,
         [log] if read.parts is None else read.parts(),
-        [*policies_of(options, read), *further],
+        policies,
         _targets(options),
         fit_of(options, log, read),
         read.rewards,
-        loggers_of(options, read, log),
+        makers,
         settings_of(options),
         read.streams,
         of,
@@ -330,11 +331,7 @@ def _check_q_by(options: OpeConfig, log: ReplayedLog) -> None:
             f"--q-by {name} is not a piece of the context of {one_line(options.source)}"
             f"{did_you_mean(name, known)}: {mend}."
         )
-    if log.totals.steps > 1:
-        raise UserError(
-            f"{one_line(options.source)} has sessions of several steps, and --q-by is for sessions of one "
-            "step: leave it out."
-        )
+    check_used(("q_by", log.totals.steps > 1, "only for sessions of one step"))
     values = len(log.rows[:, columns].unique(dim=0))
     if values > MOST_VALUES:
         raise UserError(

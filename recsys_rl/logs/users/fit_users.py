@@ -37,6 +37,7 @@ from recsys_rl.logs.users.signals import are_binary, kinds_of
 from recsys_rl.make import make_env
 from recsys_rl.protocols import UserModel
 from recsys_rl.settings.config import Config, to_dict
+from recsys_rl.settings.fields import check_used
 from recsys_rl.types import UserError, World
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce, counted
@@ -177,11 +178,8 @@ def _parts(
     """The sessions to learn from and those of the report. ``known`` as in ``begin_fit``. Raises UserError."""
     table = sessions_of(log.rows(known), what)
     separate = options.heldout == "users" and not bool(known.all())
-    if separate and options.heldout_share != FitUsersConfig.heldout_share:
-        raise UserError(
-            f"--heldout-share {options.heldout_share:g} has no effect, since {name} has sessions of held-out "
-            "users and the report is on these: leave it out, or give --heldout time too."
-        )
+    no_share = separate and options.heldout_share != FitUsersConfig.heldout_share
+    check_used(("heldout_share", no_share, f"only with --heldout time: {name} has users who are held out"))
     if separate:
         reported = log.rows(~known)
         parts = _Parts(table, sessions_of(reported, what), reported, None)  # nobody else needs to be held out
