@@ -243,8 +243,8 @@ def _single(line: Mapping[str, Any], actions: list[str]) -> _Choice:
     if order is not None:
         order = [place - 1 for place in _places_of(order, "a", len(actions), 1)]
     places = {
-        "_labelIndex": line.get("_labelIndex"),
-        "_label_Action": None if "_label_Action" not in line else _whole(line, "_label_Action") - 1,
+        "_labelIndex": _whole(line, "_labelIndex", 0),
+        "_label_Action": _whole(line, "_label_Action", 1),
         "a": order[0] if order else None,
     }
     known = {name: place for name, place in places.items() if place is not None}
@@ -253,8 +253,8 @@ def _single(line: Mapping[str, Any], actions: list[str]) -> _Choice:
     if len(set(known.values())) > 1:
         raise BrokenLineError(f"names two chosen actions ({', '.join(known)})")
     (place,) = set(known.values())
-    if type(place) is not int or not 0 <= place < len(actions):
-        raise BrokenLineError(f"has no action {place + 1 if type(place) is int else short(place)}")
+    if not 0 <= place < len(actions):
+        raise BrokenLineError(f"has no action {place + 1}")
     every = None if "p" not in line else _distribution(line["p"], len(actions), "p")
     chosen = actions[place]
     if "_label_probability" in line:
@@ -319,10 +319,14 @@ def _number(value: Any, name: str) -> float:
     return float(value)
 
 
-def _whole(line: Mapping[str, Any], name: str) -> int:
-    if type(line[name]) is not int:
-        raise BrokenLineError(f"has {short(line[name])} for {name}, which is no whole number")
-    return int(line[name])
+def _whole(line: Mapping[str, Any], name: str, first: int) -> int | None:
+    """The place of an action by its number, of which the lowest is ``first``; None without one."""
+    value = line.get(name)
+    if value is None:
+        return None
+    if type(value) is not int:
+        raise BrokenLineError(f"has {short(value)} for {name}, which is no whole number")
+    return value - first
 
 
 def _places_of(order: Any, name: str, number: int, first: int) -> list[int]:

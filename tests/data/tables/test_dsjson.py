@@ -241,6 +241,7 @@ BROKEN: dict[str, Callable[[int], Any]] = {
     "a chosen action that is a fraction": changed("_label_Action", 1.5),
     "a huge cost": changed("_label_cost", 10**400),
     "a huge feature": changed("c/user/age", 10**400),
+    "a chosen action that is an object": changed("_labelIndex", {"place": 0}),
     "pdrop 1": changed("pdrop", 1),
     "a pdrop that is a text": changed("pdrop", "0.5"),
     "an event twice": changed("EventId", "e0"),
@@ -269,7 +270,7 @@ def test_many_broken_lines_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
     for command in (["data", "describe", str(file)], ["ope", "--policy", "random", "--log", str(file)]):
         assert main(command) == 2
         said = capsys.readouterr().err.splitlines()[-1]
-        assert len(BROKEN) == 42 and "42 broken lines of 1,042" in said and "line 21 " in said
+        assert len(BROKEN) == 43 and "43 broken lines of 1,043" in said and "line 21 " in said
 
 
 def test_broken_lines_bring_no_items(tmp_path: Path) -> None:
