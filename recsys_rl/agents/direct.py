@@ -11,9 +11,10 @@ L has its minimum where beta is the mean reward, also with rewards between lo an
 1996, Journal of Applied Econometrics 11(6)). It reads no propensity. So it learns most about what the logger
 showed often, and nothing mends an answer that the network can't express (Dudík et al. 2011, arXiv:1103.4601).
 
-A network that reads a log many times remembers it. So a fifth of the training users is held back, and the
-weights with the lowest loss in their decisions are kept. T is the highest temperature at which the draws keep
-the share KEPT of what the best items are expected to add to items drawn uniformly.
+A network that reads a log many times remembers it. So a fifth of the training users is held back. After each
+update the loss in their decisions is taken with the moving average of the weights (Polyak and Juditsky 1992),
+and the average with the lowest loss is the policy's at the end. T is the highest temperature at which the
+draws keep the share KEPT of what the best items are expected to add to items drawn uniformly.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Obs, Transitions
 
 HELD_BACK = 0.2
+DECAY = 0.99
+"""Of the moving average of the weights, for a gradient step."""
 KEPT = 0.99
 CONTEXTS = 256
 """Decisions in whose contexts the temperature is found."""
@@ -76,8 +79,9 @@ class Direct(NetworkPolicy[DirectConfig]):
         check_single_items(model.shapes, type(self).__name__.lower())
         super().__init__(model, config, num_updates, generators, average)
         self.held_back: Transitions | None = None
-        self.least_loss = torch.tensor(math.inf)
-        self.best = self.optimizer.weights.clone()  # (P,): the weights with the least loss
+        self.least_loss = math.inf
+        self.mean = self.optimizer.weights.clone()  # (P,): the moving average
+        self.best = self.optimizer.weights.clone()  # (P,): the average with the least loss
 
     def validate_on(self, held_back: Transitions) -> None:
         """Keep the weights with the lowest loss in these decisions, which are not learned from."""
@@ -86,7 +90,8 @@ class Direct(NetworkPolicy[DirectConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps.
 
-        After the last update of the run the weights are the best ones, if decisions are held back.
+        After the last update of the run the weights are the best average, or the last one if no decision is
+        held back.
         """
         assert batch.possible is not None
         self.anneal_lr()
@@ -97,12 +102,13 @@ class Direct(NetworkPolicy[DirectConfig]):
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            self.mean.lerp_(self.optimizer.weights, 1 - DECAY)
             averages.add(loss=loss)
         self.updates += 1
-        of_held_back = math.nan if self.held_back is None else self._validate(self.held_back)
+        metrics = self._validate()
         contexts = batch if self.held_back is None else self.held_back
         self._set_temperature(contexts.obs.rows(torch.arange(min(CONTEXTS, contexts.num_rows))))
-        return averages.means() | {"held_back_loss": of_held_back, "lr": self.optimizer.lr}
+        return averages.means() | metrics | {"lr": self.optimizer.lr}
 
     def loss(self, batch: Transitions) -> Tensor:
         """L of the decisions, a scalar."""
@@ -113,17 +119,21 @@ class Direct(NetworkPolicy[DirectConfig]):
         return nn.functional.binary_cross_entropy_with_logits(logits, share)
 
     @torch.no_grad()
-    def _validate(self, held_back: Transitions) -> float:
-        sums = [self.loss(part) * part.num_rows for part in held_back.split(1024)]
-        loss = torch.stack(sums).sum() / held_back.num_rows
-        if self.average is not None:
-            self.average(loss)
-        if loss < self.least_loss:
-            self.least_loss = loss
-            self.best.copy_(self.optimizer.weights)
-        if self.updates == self.num_updates:
-            self.optimizer.weights.copy_(self.best)
-        return float(loss)
+    def _validate(self) -> dict[str, float]:
+        """Keep the average of the weights if it is the best one; at the end of the run take the best one."""
+        metrics, weights = {}, self.optimizer.weights.clone()
+        self.optimizer.weights.copy_(self.mean)
+        if self.held_back is not None:
+            sums = [self.loss(part) * part.num_rows for part in self.held_back.split(1024)]
+            loss = torch.stack(sums).sum() / self.held_back.num_rows
+            if self.average is not None:
+                self.average(loss)
+            metrics["held_back_loss"] = float(loss)
+        if metrics.get("held_back_loss", 0.0) < self.least_loss:
+            self.least_loss = metrics.get("held_back_loss", math.inf)
+            self.best.copy_(self.mean)
+        self.optimizer.weights.copy_(self.best if self.updates == self.num_updates else weights)
+        return metrics
 
     @torch.no_grad()
     def _set_temperature(self, obs: Obs) -> None:
@@ -144,16 +154,26 @@ class Direct(NetworkPolicy[DirectConfig]):
             self.average(self.model.softness)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As NetworkPolicy, with the best weights so far and their loss."""
-        best = {"best.weights": self.best.cpu().clone(), "best.loss": self.least_loss.cpu().clone()}
-        return super().state_dict() | best
+        """As NetworkPolicy, with the average of the weights, the best one so far and its loss."""
+        least = torch.tensor(self.least_loss if self.least_loss < math.inf else -1.0)
+        own = {"mean": self.mean.cpu().clone(), "best": self.best.cpu().clone(), "least_loss": least}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
+        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit.
+
+        A state without updates, as at the start from another run's weights, has no best weights yet.
+        """
         super().load_state_dict(state)
         if self.updates:
-            self.best.copy_(state["best.weights"])
-            self.least_loss = state["best.loss"].to(self.best)
+            self.mean.copy_(state["mean"])
+            self.best.copy_(state["best"])
+            least = float(state["least_loss"])
+            self.least_loss = least if least >= 0 else math.inf
+        else:
+            self.mean.copy_(self.optimizer.weights)
+            self.best.copy_(self.optimizer.weights)
+            self.least_loss = math.inf
 
 
 ALGORITHM = Algorithm(DirectConfig, Direct, LOGGED, AnswerNetwork, needs=("rewards", "single items"))

@@ -23,7 +23,7 @@ from tests.small_runs import CPU, settings, world
 from tests.tiny_sessions import GAMMA, LOGGING, STEPS
 
 HERE = Obs(torch.ones(1, 1))
-LOG_ONLY = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
+LOG_ONLY = ("bc", "cql", "bcq", "iql", "reinforce", "dt", "direct")
 MU, PAYS = (0.6, 0.3, 0.1), (1.0, 2.0, 3.0)
 THREE = [0] * 6 + [1] * 3 + [2]  # the arms of a log that shows them with probabilities MU
 
