@@ -32,7 +32,6 @@ from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_learner import check_single_items
 from recsys_rl.models.sampled import shown_among
 from recsys_rl.records import LOGGED, Algorithm
-from recsys_rl.settings.fields import Positive
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Obs, Transitions
 
@@ -49,9 +48,6 @@ COLDEST = 1e-4
 @dataclass(frozen=True)
 class DirectConfig(LoggedConfig):
     """The direct method: expected rewards by regression (Dudík et al. 2011, arXiv:1103.4601)."""
-
-    lr: Positive = 5e-4
-    """Learning rate of Adam."""
 
     @property
     def held_back(self) -> float:
