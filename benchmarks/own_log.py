@@ -66,7 +66,7 @@ LEARNERS: Mapping[str, Mapping[str, Any]] = {
     "reinforce": {"algo": "reinforce"},
     "bc --weighted": {"algo": "bc", "weighted": True},
     "cql": {"algo": "cql"},
-    "direct": {"algo": "direct"},
+    "direct, ours": {"algo": "direct"},
 }
 POLICIES = ("logger", "logger, its best", *RIVALS, *LEARNERS)
 COMPARED = ("ipw logistic", "ipw network", *LEARNERS)
