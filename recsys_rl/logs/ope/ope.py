@@ -92,14 +92,15 @@ def estimates(
     if read.parts is None:
         note_one_task(map_tasks, f"up to {FITTED:,} decisions are one part")
     log, of, fitted = replayed(options, read)
+    policies, makers = [*policies_of(options, read), *further], loggers_of(options, read, log)
     judged = judge(
         log,
         [log] if read.parts is None else read.parts(),
-        [*policies_of(options, read), *further],
+        policies,
         _targets(options),
         fit_of(options, log, read),
         read.rewards,
-        loggers_of(options, read, log),
+        makers,
         settings_of(options),
         read.streams,
         of,

@@ -29,52 +29,26 @@ PER_SECOND = 1e6
 """Units of a second in the times of people's own tables (decision_columns.py)."""
 
 
-def judged_on(
-    options: OpeConfig, parts: Parts, checkpoints: Sequence[Checkpoint], per_second: float | None = None
-) -> Parts:
-    """The decisions of --users and --since. ``per_second``: units of a second in the log's times; None: by
-    their size, if they are dates.
-
-    Raises UserError where no training held users out; and when the parts are read, where there is none.
-    """
-    if options.users == "heldout":
-        if not checkpoints:
-            raise heldout_of_nobody()
-        parts = _kept(parts, lambda log: heldout_of(log, *checkpoints))
-    if options.since is not None:
-        since, wanted = options.since, start_of(options.since)
-        parts = _kept(parts, lambda log: begun_since(log, wanted, since, per_second))
-
-    def judged() -> Iterator[DecisionLog]:
-        empty = True
-        for log in parts():
-            empty = False
-            yield log
-        if empty:
-            raise no_session(options)
-
-    return judged
-
-
-def heldout_of_nobody() -> UserError:
-    """The error of --users heldout without a checkpoint."""
-    return UserError(
-        "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or leave "
-        "it out."
-    )
-
-
-def no_session(options: OpeConfig) -> UserError:
-    """The error of a log of which --users and --since leave nothing."""
-    whose = " of users who were held out from training" if options.users == "heldout" else ""
-    since = "" if options.since is None else f" that began at {one_line(options.since)} or later"
-    return UserError(f"{options.source} holds no session{whose}{since}, so nothing here can judge a policy.")
+def heldout(parts: Parts, checkpoints: Sequence[Checkpoint]) -> Parts:
+    """The decisions for users who were held out from the training of every checkpoint."""
+    return _kept(parts, lambda log: heldout_of(log, *checkpoints))
 
 
 def heldout_of(log: DecisionLog, *checkpoints: Checkpoint) -> Tensor:
     """(E,) bool: the decisions for users whom the training of none of these checkpoints may see."""
     sides = [heldout_rows(log, checkpoint.population, *split_of(checkpoint)) for checkpoint in checkpoints]
     return torch.stack(sides).all(0)
+
+
+def later(parts: Parts, since: str, per_second: float | None = None) -> Parts:
+    """The sessions that began at ``since`` or later, a number in the log's unit or a date.
+
+    ``per_second``: units of a second in the log's times; None: by their size, if they are dates.
+
+    Raises UserError for what is neither, and when the parts are read, for a date where they have none.
+    """
+    wanted = start_of(since)
+    return _kept(parts, lambda log: begun_since(log, wanted, since, per_second))
 
 
 def begun_since(log: DecisionLog, wanted: float, since: str, per_second: float | None = None) -> Tensor:

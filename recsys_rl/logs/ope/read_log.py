@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -31,10 +32,9 @@ from recsys_rl.logs.ope.part import (
     about_tables,
     begun_since,
     end_of_learning,
-    heldout_of_nobody,
-    judged_on,
+    heldout,
     judged_parts,
-    no_session,
+    later,
     start_of,
 )
 from recsys_rl.logs.ope.parts import sampled
@@ -66,6 +66,10 @@ FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows,
 FITTED_OWN = 65_536  # the same of people's own tables with propensities: a training may hold its part of them
 PART = 65_536  # rows of a part of a larger log
 PROBABILITIES = "your own may have a column probabilities, of every item"
+HELDOUT_OF_NOBODY = (
+    "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or leave it "
+    "out."
+)
 TABLE_OPTIONS = ("items", "separator")  # beside those of columns
 
 
@@ -105,7 +109,7 @@ def _of_own_tables(options: OpeConfig) -> ReadLog:
     source = open_log(options.log, every[0], options)
     assert isinstance(source, OwnLog)
     rows: Parts = partial(judged_parts, source, every, PART, end_of_learning(options, source, every))
-    rows = judged_on(options, rows, every, PER_SECOND)
+    rows = _judged_on(options, rows, every, PER_SECOND)
     log, parts = _sampled(options, rows, FITTED_OWN if source.has_propensities else FITTED)
     for note in about_tables(source, every, [log] if parts is None else rows(), options.since):
         announce(note)
@@ -122,7 +126,7 @@ def _of_recorded(options: OpeConfig) -> ReadLog:
         rows, note = with_propensities(source.name, source.header, rows)
         if note:
             print(note, file=sys.stderr)
-    log, parts = _sampled(options, judged_on(options, rows, [*files.values()]), FITTED)
+    log, parts = _sampled(options, _judged_on(options, rows, [*files.values()]), FITTED)
     _refuse_without_support(options.source, log)
     if files:
         read = _by_checkpoint(options, log, files, own=False)
@@ -158,7 +162,7 @@ def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
     if options.logger and checkpoint is None and not header_of_log(Path(source)).platform:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
     if options.users == "heldout" and checkpoint is None and (public or own):
-        raise heldout_of_nobody()
+        raise UserError(HELDOUT_OF_NOBODY)
 
 
 def _checkpoints(options: OpeConfig, platform: str = "") -> dict[str, Checkpoint]:
@@ -167,11 +171,32 @@ def _checkpoints(options: OpeConfig, platform: str = "") -> dict[str, Checkpoint
     return {file: load_at_home(file, options.env, platform) for file in (path, *options.versions)}
 
 
+def _judged_on(
+    options: OpeConfig, rows: Parts, checkpoints: Sequence[Checkpoint], per_second: float | None = None
+) -> Parts:
+    """The decisions of --users and --since; ``per_second``: as of ``later``."""
+    if options.users == "heldout":
+        if not checkpoints:
+            raise UserError(HELDOUT_OF_NOBODY)
+        rows = heldout(rows, checkpoints)
+    return rows if options.since is None else later(rows, options.since, per_second)
+
+
 def _sampled(options: OpeConfig, rows: Parts, most: int) -> tuple[DecisionLog, Parts | None]:
-    """The log as of ``sampled``, and its parts if that is not the whole. Raises the errors of ``rows``."""
-    generator = generators(options.seed, "sample")["sample"]
-    log, complete = sampled(rows(), most, generator)
+    """The log as of ``sampled``, and its parts if that is not the whole. Raises UserError for none."""
+    logs = rows()
+    first = next(logs, None)
+    if first is None:
+        raise _no_session(options)
+    log, complete = sampled(chain([first], logs), most, generators(options.seed, "sample")["sample"])
     return log, None if complete else rows
+
+
+def _no_session(options: OpeConfig) -> UserError:
+    """The error of a log of which --users and --since leave nothing."""
+    whose = " of users who were held out from training" if options.users == "heldout" else ""
+    since = "" if options.since is None else f" that began at {one_line(options.since)} or later"
+    return UserError(f"{options.source} holds no session{whose}{since}, so nothing here can judge a policy.")
 
 
 def _of_table(options: OpeConfig, source: LogSource, own: bool) -> ReadLog:
@@ -184,7 +209,7 @@ def _of_table(options: OpeConfig, source: LogSource, own: bool) -> ReadLog:
         per_second = PER_SECOND if own else None
         table = table.part(begun_since(table.log, start_of(options.since), options.since, per_second))
         if not table.log.num_rows:
-            raise no_session(options)
+            raise _no_session(options)
     return _of_signals(options, table.log, source, table.catalogue, table)
 
 
