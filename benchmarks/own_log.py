@@ -66,7 +66,6 @@ LEARNERS: Mapping[str, Mapping[str, Any]] = {
     "reinforce": {"algo": "reinforce"},
     "bc --weighted": {"algo": "bc", "weighted": True},
     "cql": {"algo": "cql"},
-    "direct, ours": {"algo": "direct"},
 }
 POLICIES = ("logger", "logger, its best", *RIVALS, *LEARNERS)
 COMPARED = ("ipw logistic", "ipw network", *LEARNERS)
