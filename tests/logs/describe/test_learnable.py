@@ -16,7 +16,7 @@ import torch
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli import main
 from recsys_rl.logs.decision_table import read_table
-from recsys_rl.logs.describe import learnable
+from recsys_rl.logs.describe import context_survey, learnable
 from recsys_rl.logs.describe.learnable import (
     BestItem,
     DecisionFacts,
@@ -339,6 +339,29 @@ def test_a_context_that_ope_refuses_is_a_problem(
     assert missing_most(found.learnable).startswith("rows without the problems above") != (len(values) > 50)
     with pytest.raises(UserError):
         read_table(tmp_path / "log.parquet")
+
+
+def test_a_number_that_the_reader_refuses_is_a_problem(tmp_path: Path) -> None:
+    """It breaks no rule of the column, but is too large to learn from: the reader's own sentence says so."""
+    pl.DataFrame(rows() | {"context.age": [0.1, 0.2, 1e31, 0.4]}).write_parquet(tmp_path / "log.parquet")
+    (only,) = describe(tmp_path / "log.parquet").problems
+    assert "1e+31" in only.text and (only.count, only.first_row) == (1, 3)
+    with pytest.raises(UserError, match=r"1e\+31 in row 3"):
+        read_table(tmp_path / "log.parquet")
+
+
+def test_a_context_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context_survey, "PART", 3)
+    ages = {"context.age": [None, None, None, 0.4], "context.device": ["a", "b", "a", "c"]}
+    log = facts(tmp_path, rows() | ages)
+    assert [(x.column, x.size, x.constant, x.gaps) for x in log.context] == [
+        ("context.age", 2, 1, 3),
+        ("context.device", 3, 0, 0),
+    ]
+    changing = ["1", "2", "3", "old"]
+    pl.DataFrame(rows() | {"context.age": changing}).write_parquet(tmp_path / "log.parquet")
+    (only,) = describe(tmp_path / "log.parquet").problems
+    assert (only.count, only.first_row) == (1, 4)
 
 
 def changed(**columns: Any) -> Rows:
