@@ -99,37 +99,29 @@ def text(results: Path) -> str:
     """The table of docs/11."""
     rows = newest.read(results, "many_items", KEYS)
     body = []
-    for log in dict.fromkeys(
-        (row["items"], row["decisions"], row["logger"], row["features"]) for row in rows
-    ):
-        of_log = [
-            row for row in rows if (row["items"], row["decisions"], row["logger"], row["features"]) == log
-        ]
-        cells = [
-            _mean([row for row in of_log if row["policy"] == name], name == "logger") for name in POLICIES
-        ]
-        drawn = _mean([row for row in of_log if row["policy"] == "direct"], True)
-        seeds = len({row["seed"] for row in of_log})
+    for log in dict.fromkeys(tuple(row[key] for key in KEYS[:4]) for row in rows):
+        of_log = [row for row in rows if tuple(row[key] for key in KEYS[:4]) == log]
+        found = {name: _values(of_log, name, name == "logger") for name in POLICIES}
+        drawn = _values(of_log, "direct", True)
+        more = interval(torch.tensor(found["direct"]) - torch.tensor(found["two towers"]))
         items, decisions, logger, features = log
         by = "vectors" if features == "True" else "ids"
-        body.append([f"{int(items):,}", f"{int(decisions):,}", logger, by, str(seeds), *cells, drawn])
-    head = ["items", "decisions", "logger", "known by", "seeds", *POLICIES[:6]]
-    head += [*(f"**{name}**" for name in LEARNERS), "**direct**, drawn"]
+        cells = [f"{sum(values) / len(values):.3f}" for values in (*found.values(), drawn)]
+        gain = f"{more.mean:+.3f} ± {more.high - more.mean:.3f}" if len(drawn) > 2 else f"{more.mean:+.3f}"
+        body.append([f"{int(items):,}", f"{int(decisions):,}", logger, by, *cells, gain])
+    head = ["items", "decisions", "logger", "known by", *POLICIES[:6]]
+    head += [*(f"**{name}**" for name in LEARNERS), "**direct**, drawn", "direct minus two towers"]
+    seeds = ", ".join(sorted({row["seed"] for row in rows}))
     return (
         f"{newest.table(head, body)}\n\n"
-        "True rate of clicks of the best items in other contexts (of `logger` and the last column, of the\n"
-        "draws); means over the seeds with half a 95 % interval (Student's t) from three seeds on;\n"
+        "True rate of clicks of the best items in other contexts (`logger` and *drawn*: of the draws);\n"
+        f"seeds {seeds}, each a world of its own; the last column is paired, with half a 95 % interval;\n"
         f"`python -m benchmarks.many_items`, {newest.origin(rows)}."
     )
 
 
-def _mean(rows: Sequence[newest.Row], drawn: bool) -> str:
-    values = [float(row["drawn" if drawn else "greedy"]) for row in rows]
-    if not values:
-        return ""
-    found = interval(torch.tensor(values))
-    half = f" ± {found.high - found.mean:.3f}" if len(values) > 2 else ""
-    return f"{found.mean:.3f}{half}"
+def _values(rows: Sequence[newest.Row], policy: str, drawn: bool) -> list[float]:
+    return [float(row["drawn" if drawn else "greedy"]) for row in rows if row["policy"] == policy]
 
 
 def main() -> None:
