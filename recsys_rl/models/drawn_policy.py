@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from recsys_rl.models.heads import RATE
+from recsys_rl.models.towers import RATE
 
 BESIDE = "quality."
 """Names of weights of a network beside actor and critic, which another learner does not need."""

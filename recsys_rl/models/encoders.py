@@ -30,6 +30,11 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(orthogonal(inputs, outputs, gain, generator))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
+    def widen(self, weight: Tensor) -> None:
+        """Add outputs after the others, with the first weights ``weight`` (inputs, more outputs)."""
+        self.weight = nn.Parameter(torch.cat([self.weight.detach(), weight], 1))
+        self.bias = nn.Parameter(torch.zeros(self.weight.shape[1]))
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x, self.weight) if x.ndim == 2 else x @ self.weight + self.bias
 
@@ -49,6 +54,12 @@ class TwinMLP(nn.Module):
             torch.stack([orthogonal(*layer, 2**0.5, generator) for _ in range(2)]) for layer in layers
         )  # (2, in, out) each
         self.biases = nn.ParameterList(torch.zeros(2, 1, outputs) for _, outputs in layers)
+
+    def insert_inputs(self, at: int, number: int) -> None:
+        """Insert inputs at this place, with weights 0 at first."""
+        first = self.weights[0].detach()
+        fresh = first.new_zeros(2, number, first.shape[2])
+        self.weights[0] = nn.Parameter(torch.cat([first[:, :at], fresh, first[:, at:]], 1))
 
     def one(self, which: int, x: Tensor) -> Tensor:
         """Only the first (0) or the second (1) network: (N, in) -> (N, out)."""
