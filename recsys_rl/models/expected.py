@@ -53,8 +53,8 @@ class ExpectedReward(nn.Module):
 
     def answers(self, logits: Tensor) -> Tensor:
         """beta from the towers' scores b: middle + span (s(b) - 1/2)."""
-        middle, span = RATE * self.span
-        return middle + span * (logits.sigmoid() - 0.5)
+        middle, span = (RATE * self.span).unbind()
+        return torch.addcmul(middle - span / 2, span, logits.sigmoid())
 
     def loss(self, query: Tensor, items: Tensor | SplitFeatures, shown: Tensor, rewards: Tensor) -> Tensor:
         """The loss, a scalar, of the items ``shown`` (N, K) with the standardised ``rewards`` (N,)."""
