@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recsys_rl.functional import categorical
 from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
-from recsys_rl.models.expected import Beside, Lessons
+from recsys_rl.models.expected import Average, Beside, Lessons
 from recsys_rl.models.fast import dense
 from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
 from recsys_rl.models.heads import (
@@ -195,13 +195,16 @@ class ActorCritic(nn.Module):
             return None
         return self.head.expected.query(_joined(inputs, varying).detach(), blocks)
 
-    def lessons(self, rollout: Rollout) -> Lessons | None:
-        """What the steps of a rollout (B = T N) teach beside the policy; None if nothing."""
+    def lessons(self, rollout: Rollout, average: Average = None) -> Lessons | None:
+        """What the steps of a rollout (B = T N) teach beside the policy; None if nothing.
+
+        ``average`` replaces a tensor in place by its mean over all processes of the run.
+        """
         entries, rewards = None, None
         if self.next_signals is not None:
             entries = next_entries(rollout.obs, rollout.terminated | rollout.truncated)
         if isinstance(self.head, TwoTowerHead):
-            rewards = self.head.expected.standardise(rollout.rewards).flatten()
+            rewards = self.head.expected.standardise(rollout.rewards, average).flatten()
         if entries is None and rewards is None:
             return None
         return Lessons(rollout.items.flatten(0, 1), rewards, entries)
@@ -217,7 +220,7 @@ class ActorCritic(nn.Module):
             loss, figures["reward_r2"] = loss + of_rewards, 1 - of_rewards.detach()
         return Beside(loss, figures)
 
-    def reward_loss(self, obs: Obs, shown: Tensor, rewards: Tensor) -> Tensor:
+    def reward_loss(self, obs: Obs, shown: Tensor, rewards: Tensor, average: Average = None) -> Tensor:
         """The loss of the rewards (B,) expected of the items ``shown`` (B, K); 0 if the head expects none."""
         if not isinstance(self.head, TwoTowerHead):
             return torch.zeros_like(rewards[0])
@@ -225,7 +228,9 @@ class ActorCritic(nn.Module):
         varying, sums = self._read(obs)
         asking = self._reward_query(self._inputs(obs), varying, self._blocks(obs, sums))
         assert asking is not None
-        return self.head.expected.loss(asking, self.items, shown, self.head.expected.standardise(rewards))
+        return self.head.expected.loss(
+            asking, self.items, shown, self.head.expected.standardise(rewards, average)
+        )
 
     def _parted(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs of ``head.last`` for the head's scores, for the user's columns, and for the curves."""

@@ -5,8 +5,8 @@ With two towers of its own on the inputs x of the policy's hidden layers, and th
     b_i = two towers(relu(x W + c), x)_i        beta_i = middle + span (s(b_i) - 1/2)
     loss = mean (mean_k beta_(shown k) - (r - mean) / deviation)^2
 
-with mean and deviation of the rewards r of a rollout, or of a minibatch of a log (of each process alone). Of
-a slate, the mean of its items' betas is compared with its reward. Most answers have two ends, as a share that
+with mean and deviation of the rewards r of a rollout, or of a minibatch of a log, over all processes. Of a
+slate, the mean of its items' betas is compared with its reward. Most answers have two ends, as a share that
 is watched has; middle and span are learned, so a reward without ends has a span that grows. A feed ranks by
 beta. Here the b_i are inputs of the head (curves.py). This loss reaches no other weight, and the policy's
 loss does not reach these.
@@ -14,7 +14,7 @@ loss does not reach these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from recsys_rl.models.next_signals import Entries
 from recsys_rl.models.towers import RATE, TwoTowers
 
 HIDDEN = 64
+Average = Callable[[Tensor], None] | None
 
 
 class ExpectedReward(nn.Module):
@@ -53,9 +54,8 @@ class ExpectedReward(nn.Module):
 
     def answers(self, logits: Tensor) -> Tensor:
         """beta from the towers' scores b: middle + span (s(b) - 1/2)."""
-        middle, span = RATE * self.span
-        answers: Tensor = middle + span * (logits.sigmoid() - 0.5)
-        return answers
+        middle, span = (RATE * self.span).unbind()
+        return torch.addcmul(middle - span / 2, span, logits.sigmoid())
 
     def loss(self, query: Tensor, items: Tensor | SplitFeatures, shown: Tensor, rewards: Tensor) -> Tensor:
         """The loss, a scalar, of the items ``shown`` (N, K) with the standardised ``rewards`` (N,)."""
@@ -63,11 +63,18 @@ class ExpectedReward(nn.Module):
         return loss
 
     @torch.no_grad()
-    def standardise(self, rewards: Tensor) -> Tensor:
-        """``rewards`` (any shape) by their mean and deviation, which are kept; all 0 if they don't vary."""
-        mean, deviation = rewards.mean(), rewards.std(correction=0)
-        self.scale.copy_(torch.stack([mean, deviation]))
-        return (rewards - mean) / deviation.clamp_min(1e-6)
+    def standardise(self, rewards: Tensor, average: Average = None) -> Tensor:
+        """``rewards`` (any shape) by their mean and deviation, which are kept; all 0 if they don't vary.
+
+        ``average`` replaces a tensor in place by its mean over all processes of the run.
+        """
+        known = rewards.double()
+        moments = torch.stack([known.mean(), known.square().mean()])
+        if average is not None:
+            average(moments)
+        mean = moments[0]
+        self.scale.copy_(torch.stack([mean, (moments[1] - mean.square()).clamp_min(0).sqrt()]))
+        return ((known - mean) / self.scale[1].clamp_min(1e-6)).to(rewards.dtype)
 
     def in_units_of_reward(self, beta: Tensor) -> Tensor:
         """The expected reward itself."""

@@ -147,7 +147,8 @@ class NetworkPolicy(Generic[C]):
     def reward_loss(self, batch: Transitions) -> Tensor:
         """The loss of the rewards that the heads of all networks here expect of a log's decisions."""
         networks = [network for network in self.model.modules() if isinstance(network, ActorCritic)]
-        losses = [network.reward_loss(batch.obs, batch.items, batch.rewards) for network in networks]
+        known = batch.obs, batch.items, batch.rewards, self.average
+        losses = [network.reward_loss(*known) for network in networks]
         return torch.stack(losses).sum()
 
     def anneal_lr(self) -> None:
@@ -218,4 +219,4 @@ class OnPolicyLearner(NetworkPolicy[P]):
         )  # (S,) each
         obs = rollout.obs.map(lambda tensor: tensor.flatten(0, 1))
         places = obs.places_of(rollout.items.flatten(0, 1))
-        return Samples(obs, places, targets, self.model.lessons(rollout))
+        return Samples(obs, places, targets, self.model.lessons(rollout, self.average))
