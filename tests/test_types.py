@@ -35,3 +35,16 @@ def test_named_attributes_are_tensors_of_the_catalogue() -> None:
     assert "titles" not in tensors_of(catalogue) and "embedding" in tensors_of(catalogue)
     moved = tree_map(lambda x: x + 1, catalogue)
     assert moved.attributes["creator"].tolist() == [4, 5, 5]
+
+
+def test_within_keeps_the_candidates_that_exclude_and_mask_allow() -> None:
+    obs = Obs(
+        torch.zeros(2, 3),
+        exclude=torch.tensor([[4, -1], [0, 2]]),
+        mask=torch.tensor([[True, True, False, True, True], [True] * 5]),
+    )
+    kept = obs.within(torch.tensor([[0, 2, 4], [3, 2, -1]]))
+    assert kept.candidates is not None
+    assert kept.candidates.tolist() == [[0, -1, -1], [3, -1, -1]]
+    free = Obs(torch.zeros(1, 3)).within(torch.tensor([[1, 0]]))
+    assert free.candidates is not None and free.candidates.tolist() == [[1, 0]]

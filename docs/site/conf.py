@@ -17,10 +17,9 @@ from docs.site.chapters import linked  # noqa: E402
 
 def public() -> dict[str, str]:
     """The full name of each public name, to which its link leads."""
-    home = {name: module for module, names in recsys_rl._MODULES.items() for name in names}
-    home |= {name: getattr(recsys_rl, name).__module__ for name in ("UserError",)}
     dicts = {"AGENTS": "recsys_rl.agents", "PLATFORMS": "recsys_rl.env", "SOURCES": "recsys_rl.data"}
-    return {name: f"{(home | dicts)[name]}.{name}" for name in recsys_rl.__all__}
+    home = {name: getattr(getattr(recsys_rl, name), "__module__", None) for name in recsys_rl.__all__} | dicts
+    return {name: f"{home[name]}.{name}" for name in recsys_rl.__all__}
 
 
 def first_sentence(docstring: str) -> str:

@@ -127,7 +127,7 @@ def _torch() -> str:
 
 
 def kernels() -> str:
-    """Whether the compiled loops are used, and if not, why not."""
+    """The state of the compiled loops, with the reason where they are not used."""
     try:
         found: Any = importlib.import_module("recsys_rl.functional.compiled.kernels")
     except (ImportError, OSError):

@@ -56,8 +56,8 @@ def lock(folder: Path) -> int | None:
 def locked(path: Path, busy: str) -> Iterator[None]:
     """Lock a folder or a file that is there, until the block or the process ends.
 
-    Raises UserError with the sentence ``busy`` if another process has the lock. Without locks of the system
-    or the disk, there is none.
+    Raises UserError with the sentence ``busy`` if another process has the lock. A disk without
+    locks has none.
     """
     try:
         descriptor = lock(path)

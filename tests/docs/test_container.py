@@ -59,7 +59,7 @@ def test_image_is_of_a_supported_python_and_the_torch_of_the_project() -> None:
     assert any(f'"{torch}" --index-url' in words for name, words in instructions() if name == "RUN")
 
 
-def test_what_is_copied_exists_and_is_not_ignored() -> None:
+def test_copied_files_exist_and_are_not_ignored() -> None:
     rules = (DOCKER / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     kept = [rule[1:] for rule in rules if rule.startswith("!")]
     copied = [

@@ -190,3 +190,10 @@ def test_nan_does_not_raise() -> None:
 def test_slates_of_wrong_size() -> None:
     with pytest.raises(ValueError, match="don't fit"):
         PlackettLuce(torch.zeros(2, 5), 3).logprob(torch.zeros(2, 2, dtype=torch.int64))
+
+
+def test_place_logprobs_leave_out_the_items_above() -> None:
+    """exp(logits) are 1, 2, 3, 4: places 4/10, then 3/6, then 1/3."""
+    slates = PlackettLuce(torch.tensor([[1.0, 2.0, 3.0, 4.0]]).log(), 3)
+    terms = slates.place_logprobs(torch.tensor([[3, 2, 0]]))
+    assert terms.exp().tolist() == [pytest.approx([4 / 10, 3 / 6, 1 / 3], abs=1e-6)]

@@ -26,7 +26,7 @@ NUMBERS: Words = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: a sentence with places, and the value of each.
+    """The finding of a check: a sentence with places, and the value of each.
 
     Values named as in NUMBERS, and ``rows`` (two of them) and ``decision`` (step and session), are numbers,
     and the file's words for them stand in their places.
@@ -56,7 +56,7 @@ def found(sentence: str, **values: Any) -> Finding:
 
 
 class TableError(UserError):
-    """What checks found in a table, all together."""
+    """The findings of all checks of a table together."""
 
     def __init__(
         self, source: str, *findings: Finding, mends: Sequence[str] = (), words: Words | None = None

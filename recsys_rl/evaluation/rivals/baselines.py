@@ -143,9 +143,9 @@ class RandomSlates:
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         slates = self._slates(obs)
-        empty = ~slates.enough  # (N,)
-        items = slates.only(~empty).draw(self.generator)[0].masked_fill(empty.unsqueeze(1), -1)
-        return Action(items, self.logprob(obs, items).float())
+        enough = slates.enough  # (N,)
+        items = slates.only(enough).draw(self.generator)[0].masked_fill(~enough.unsqueeze(1), -1)
+        return Action(items, self._terms(slates, items).sum(1).float())
 
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:
         """Log-probability (N,) of showing the slates ``items`` (N, K)."""
@@ -153,9 +153,13 @@ class RandomSlates:
 
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
         """The terms (N, K) float64 of ``logprob``: 0 at the empty places of a row without a pattern."""
-        slates = self._slates(obs)
-        empty = (~slates.enough).unsqueeze(1) & (items < 0)
-        terms = slates.only(slates.enough).place_logprobs(items.clamp_min(0)).double()
+        return self._terms(self._slates(obs), items)
+
+    @staticmethod
+    def _terms(slates: Patterns, items: Tensor) -> Tensor:
+        enough = slates.enough
+        empty = ~enough.unsqueeze(1) & (items < 0)
+        terms = slates.only(enough).place_logprobs(items.clamp_min(0))
         return terms.masked_fill(items < 0, -torch.inf).masked_fill(empty, 0.0)
 
     def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
