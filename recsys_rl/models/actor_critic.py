@@ -59,7 +59,6 @@ class ActorCritic(nn.Module):
 
     items: Tensor | SplitFeatures
     inputs: Tensor
-    counts: Tensor
     chance = 0.0
     """Share of the draws that shows all possible items nearly alike (categorical.exploring); learning is
     without it. The learner sets it."""
@@ -88,13 +87,9 @@ class ActorCritic(nn.Module):
         own = [at for at in range(shapes.context_dim) if not any(at in range(s.start, s.stop) for s in apart)]
         self.num_columns = 0 if self.columns is None else len(self.columns.names)
         self.register_buffer("inputs", torch.tensor(own), persistent=False)  # places of the context
-        num_counts = shapes.history_length + 1 if shapes.history_length else 0
-        self.register_buffer("counts", torch.arange(num_counts), persistent=False)
-        num_inputs = len(own) + num_counts
-        width, num_blocks = self._add_readers(config, num_inputs, items.shape[1], generator)
-        sizes = (width - num_counts, *config.hidden_dims)
+        width, num_blocks = self._add_readers(config, len(own), items.shape[1], generator)
+        sizes = (width, *config.hidden_dims)
         self.hidden = TwinMLP(sizes, config.activation, generator)  # the actor's and the critic's
-        self.hidden.insert_inputs(len(own), num_counts)
         self.value_head = Linear(sizes[-1], 1, 1.0, generator)
         of_head = HeadSizes(width, sizes[-1], num_blocks, items.shape[1], self.num_columns)
         self.head = make_head(config.head, shapes, of_head, generator)
@@ -378,22 +373,15 @@ class ActorCritic(nn.Module):
     def _inputs(self, obs: Obs) -> Tensor:
         """The inputs of the hidden layers before those of ``_read``.
 
-        They are the context without the pieces of the user's columns, and with the mean of candidates; and
-        one column for each number of entries that the history may have. A session is short, and its end is
-        near at a certain step: a bend at each step costs less to learn so than from one number.
+        They are the context without the pieces of the user's columns, and with the mean of candidates.
         """
         if self.columns is not None:
-            inputs = obs.context.index_select(1, self.inputs)
-        elif self.shapes.candidates is None:
-            inputs = obs.context
-        else:
-            rest, features = self.shapes.candidates.split_candidates(obs.context)
-            assert features is not None
-            inputs = torch.cat([rest, features.mean(1)], 1)
-        if obs.history is None or not len(self.counts):
-            return inputs
-        number = (obs.history >= 0).sum(1, keepdim=True)
-        return torch.cat([inputs, (number == self.counts).to(inputs.dtype)], 1)
+            return obs.context.index_select(1, self.inputs)
+        if self.shapes.candidates is None:
+            return obs.context
+        rest, features = self.shapes.candidates.split_candidates(obs.context)
+        assert features is not None
+        return torch.cat([rest, features.mean(1)], 1)
 
     def _read(self, obs: Obs) -> tuple[Tensor | None, Tensor | None]:
         """The inputs of the hidden layers after the context (N, width - F), and the sums over the session.

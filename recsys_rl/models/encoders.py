@@ -55,12 +55,6 @@ class TwinMLP(nn.Module):
         )  # (2, in, out) each
         self.biases = nn.ParameterList(torch.zeros(2, 1, outputs) for _, outputs in layers)
 
-    def insert_inputs(self, at: int, number: int) -> None:
-        """Insert inputs at this place, with weights 0 at first."""
-        first = self.weights[0].detach()
-        fresh = first.new_zeros(2, number, first.shape[2])
-        self.weights[0] = nn.Parameter(torch.cat([first[:, :at], fresh, first[:, at:]], 1))
-
     def one(self, which: int, x: Tensor) -> Tensor:
         """Only the first (0) or the second (1) network: (N, in) -> (N, out)."""
         for weight, bias in zip(self.weights, self.biases, strict=True):
