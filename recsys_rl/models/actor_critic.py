@@ -173,8 +173,7 @@ class ActorCritic(nn.Module):
         if isinstance(self.head, DenseHead):
             logits: Tensor = self.head(outputs)
             return logits if candidates is None else logits.gather(-1, candidates.unsqueeze(1))
-        items = self.items if candidates is None else feature_parts(self.items, candidates)
-        assert not isinstance(items, SplitFeatures)
+        items = self._alternatives(obs)
         if isinstance(self.head, TwoTowerHead):
             assert asking is not None
             profile = None if self.profile is None else obs.context[:, self.profile]
@@ -219,13 +218,38 @@ class ActorCritic(nn.Module):
         """The loss of the rewards (B,) expected of the items ``shown`` (B, K); 0 if the head expects none."""
         if not isinstance(self.head, TwoTowerHead):
             return torch.zeros_like(rewards[0])
+        return self.head.expected.loss(
+            self._asking(obs), self.items, shown, self.head.expected.standardise(rewards, average)
+        )
+
+    def _asking(self, obs: Obs) -> Tensor:
+        """The query of the expected rewards, of a head that has one."""
         obs = self.summarised(obs)
         varying, sums = self._read(obs)
         asking = self._reward_query(self._inputs(obs), varying, self._blocks(obs, sums))
         assert asking is not None
-        return self.head.expected.loss(
-            asking, self.items, shown, self.head.expected.standardise(rewards, average)
-        )
+        return asking
+
+    @property
+    def expects_rewards(self) -> bool:
+        """True if the head expects a reward of each item."""
+        return isinstance(self.head, TwoTowerHead)
+
+    def expected_rewards(self, obs: Obs) -> Tensor | None:
+        """The reward (N, C) that each candidate of ``obs``, or (N, I) each item, is expected to bring now.
+
+        Of a slate: the reward of one whose items are all like this one. None with a head that expects none.
+        """
+        if not isinstance(self.head, TwoTowerHead):
+            return None
+        return self.head.expected_rewards(self._asking(obs), self._alternatives(obs))
+
+    def _alternatives(self, obs: Obs) -> Tensor | tuple[Tensor, ...]:
+        """The features of all items (I, F_i), or those of each row's candidates in parts (N, C, size)."""
+        if obs.candidates is not None:
+            return feature_parts(self.items, obs.candidates.clamp_min(0))
+        assert isinstance(self.items, Tensor)
+        return self.items
 
     def _parted(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs of ``head.last`` for the head's scores, for the user's columns, and for the curves."""

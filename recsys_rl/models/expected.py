@@ -48,6 +48,11 @@ class ExpectedReward(nn.Module):
         hidden = self.hidden(inputs.detach()).relu_()
         return self.towers.user(self.towers.last(hidden), [block.detach() for block in blocks])
 
+    def logits(self, query: Tensor, items: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """The b (N, A) of all items (I, F_i), or of each row's own items in parts (N, A, size)."""
+        towers = self.towers
+        return towers.of_all(query, items) if isinstance(items, Tensor) else towers.of_each(query, items)
+
     def of(self, query: Tensor, items: Tensor | SplitFeatures, index: Tensor) -> Tensor:
         """beta (N, C) of the items ``index`` (N, C)."""
         return self.answers(self.towers.of_few(query, items[index]))

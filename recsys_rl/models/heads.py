@@ -75,18 +75,20 @@ class TwoTowerHead(TwoTowers):
             asking: ``expected.query``.
             profile: (N, D); the expected reward takes the place of the affinity where there is none.
         """
-        user, towers = self.user(outputs[0], blocks), self.expected.towers
+        user = self.user(outputs[0], blocks)
         if isinstance(items, Tensor):
             scores, features = self.of_all(user, items), items
         else:
             scores, features = self.of_each(user, items), torch.cat(items, -1)
         with torch.no_grad():
-            expected: Tensor = (
-                towers.of_all(asking, items) if isinstance(items, Tensor) else towers.of_each(asking, items)
-            )
+            expected = self.expected.logits(asking, items)
             affinity = expected if profile is None else affinities(profile, features)
         logits: Tensor = self.curves(scores, outputs[1], features, affinity, expected)
         return logits.unsqueeze(1)
+
+    def expected_rewards(self, asking: Tensor, items: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """The expected rewards (N, A); the arguments are those of ``logits``."""
+        return self.expected.in_units_of_reward(self.expected.answers(self.expected.logits(asking, items)))
 
 
 def affinities(profile: Tensor, features: Tensor) -> Tensor:

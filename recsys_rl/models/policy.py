@@ -71,6 +71,14 @@ class NetworkPolicy(Generic[C]):
         return logits if logits.ndim == 2 else logits[:, 0]
 
     @torch.inference_mode()
+    def expected_rewards(self, obs: Obs) -> Tensor | None:
+        """The reward (N, C) that the network expects of each candidate of ``obs``, or (N, I) of each item.
+
+        Of a slate: the reward of one whose items are all like this one. None if the network expects none.
+        """
+        return self.model.expected_rewards(obs)
+
+    @torch.inference_mode()
     def slates(self, obs: Obs) -> Patterns | None:
         """The distribution of slates whose places have kinds; None if ``scores`` tell all."""
         distribution = self.model.drawn(obs)[0]
@@ -102,6 +110,11 @@ class NetworkPolicy(Generic[C]):
         ``extra``: search so many items more, for a caller who forbids more items than a session does.
         """
         return self.model.propose(obs, greedy, self.generators["policy"], extra)
+
+    @property
+    def expects_rewards(self) -> bool:
+        """True if ``expected_rewards`` are known."""
+        return self.model.expects_rewards
 
     @property
     def first_stage(self) -> tuple[int, int] | None:

@@ -73,6 +73,29 @@ def test_the_losses_of_policy_and_rewards_reach_other_weights() -> None:
     assert of_rewards == apart and of_policy == {name for name, _ in model.named_parameters()} - apart
 
 
+def test_expected_rewards_of_all_items_and_of_candidates_are_in_units_of_the_reward() -> None:
+    model, obs = network(), observations(3, 5)
+    head = model.head
+    assert isinstance(head, TwoTowerHead) and model.expects_rewards
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng(4))
+    head.expected.standardise(torch.tensor([1.0, 3.0, 5.0, 7.0]))
+    with torch.no_grad():
+        every = model.expected_rewards(obs)
+        b = head.expected.towers.of_all(
+            head.expected.query(obs.context, model._blocks(obs, None)), features()
+        )
+        middle, span = 5 * head.expected.span
+        assert every is not None
+        assert_close(every, 4 + 5**0.5 * (middle + span * (b.sigmoid() - 0.5)))
+        some = torch.tensor([[4, 2, -1], [0, 59, 7], [1, 1, 3]])
+        found = model.expected_rewards(obs.among(some))
+        assert found is not None
+        assert_close(found[some >= 0], every.gather(1, some.clamp_min(0))[some >= 0])
+    dense = ActorCritic(Shapes(DIM + 1, (ITEMS,), features()), ModelConfig(head="dense"), rng(2))
+    assert not dense.expects_rewards and dense.expected_rewards(obs) is None
+
+
 @pytest.mark.proof
 @pytest.mark.learning
 def test_the_answers_of_a_logistic_world_are_recovered(proof: Proof) -> None:
