@@ -219,10 +219,10 @@ class ActorCritic(nn.Module):
         if not isinstance(self.head, TwoTowerHead):
             return torch.zeros_like(rewards[0])
         return self.head.expected.loss(
-            self._asking(obs), self.items, shown, self.head.expected.standardise(rewards, average)
+            self._reward_query_of(obs), self.items, shown, self.head.expected.standardise(rewards, average)
         )
 
-    def _asking(self, obs: Obs) -> Tensor:
+    def _reward_query_of(self, obs: Obs) -> Tensor:
         """The query of the expected rewards, of a head that has one."""
         obs = self.summarised(obs)
         varying, sums = self._read(obs)
@@ -242,7 +242,7 @@ class ActorCritic(nn.Module):
         """
         if not isinstance(self.head, TwoTowerHead):
             return None
-        return self.head.expected_rewards(self._asking(obs), self._alternatives(obs))
+        return self.head.expected_rewards(self._reward_query_of(obs), self._alternatives(obs))
 
     def _alternatives(self, obs: Obs) -> Tensor | tuple[Tensor, ...]:
         """The features of all items (I, F_i), or those of each row's candidates in parts (N, C, size)."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.expected import Average
 from recsys_rl.models.heads import Distribution
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.models.shapes import Shapes
@@ -35,8 +34,8 @@ class ReturnNetwork(ActorCritic):
         """The share (N,) to ask for."""
         return super().value(_asking(obs, torch.zeros_like(obs.context[:, 0])))
 
-    def reward_loss(self, obs: Obs, shown: Tensor, rewards: Tensor, average: Average = None) -> Tensor:
-        return super().reward_loss(_asking(obs, torch.zeros_like(rewards)), shown, rewards, average)
+    def _reward_query_of(self, obs: Obs) -> Tensor:
+        return super()._reward_query_of(_asking(obs, torch.zeros_like(obs.context[:, 0])))
 
     def _reward_query(self, inputs: Tensor, varying: Tensor | None, blocks: list[Tensor]) -> Tensor | None:
         """As the base's, without the asked share: expected is the reward whatever is asked for."""
