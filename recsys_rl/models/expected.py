@@ -25,7 +25,7 @@ from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.next_signals import Entries
 from recsys_rl.models.towers import RATE, TwoTowers
 
-HIDDEN = 64
+HIDDEN = 32
 Average = Callable[[Tensor], None] | None
 
 

@@ -27,19 +27,19 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def given(rows: int, items: int, units: int = 8, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def given(rows: int, items: int, units: int = 4, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     shapes = [(rows, items), (rows, 1 + 2 * units), (units, items), (2, units), (rows, items), (rows, items)]
     return [torch.randn(shape, generator=rng(1), dtype=torch.float64).to(dtype) for shape in shapes]
 
 
 def test_one_item_by_hand() -> None:
-    """z = 1, g = 2, beta = 0, affinity 3; v = 10, -1; a = 1, 0; place .5, -5; c = 1, 1."""
+    """z = 1, g = 2, b = .5, affinity 3; v = 10, -1; a = 1, 0; place .5, -5; c = 1, 1."""
     scores = torch.tensor([[1.0]])
     gates = torch.tensor([[2.0, 10.0, -1.0, 1.0, 0.0]])
     places, slopes = torch.tensor([[0.5], [-5.0]]), torch.tensor([[1.0, 1.0], [7.0, 7.0]])
-    found = curves(scores, gates, places, slopes, torch.tensor([[3.0]]), torch.zeros(1, 1))
-    # 1 + 2 s(0) + 10 relu(1 + .5 + 3) - 1 relu(0 - 5 + 3)
-    assert found.item() == 1 + 1 + 45 + 0
+    found = curves(scores, gates, places, slopes, torch.tensor([[3.0]]), torch.tensor([[0.5]]))
+    # 1 + 2 (.5) + 10 relu(1 + .5 + 3 + 7 (.5)) - 1 relu(0 - 5 + 3 + 7 (.5))
+    assert found.item() == 1 + 1 + 80 - 1.5
 
 
 @pytest.mark.parametrize("rows", [1, 5, 40])
@@ -159,7 +159,7 @@ def test_the_formula_of_the_whole_head() -> None:
     z = head(outputs[:, :-num_gates], blocks, model.items)[:, 0]
     beta = head.expected.towers.of_all(head.expected.query(hidden, blocks), model.items)
     profile, embeddings = obs.context[:, :2], model.items[:, :2]
-    logit = z[1, 2] + gates[1, 0] * beta[1, 2].sigmoid()
+    logit = z[1, 2] + gates[1, 0] * beta[1, 2]
     for k in range(UNITS):
         place = 5 * head.curves.places[k] @ model.items[2]
         slopes = 5 * head.curves.slopes[:, k]

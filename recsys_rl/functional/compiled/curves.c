@@ -1,18 +1,13 @@
 /* Gate and hinge units of a two-tower head, forwards and backwards: models/fast/curves.py says what is computed
- * and has the same in torch, which makes eight numbers of each logit and reads them several times. Here a block
+ * and has the same in torch, which makes a number of each logit and unit and reads them several times. Here a block
  * of items is finished while it lies in the first-level cache. */
 #include "kernels.h"
 
 #define ITEMS 512 /* of a block */
 
-INLINE float logistic(float x) {
-    float e = exp_of_negative(-__builtin_fabsf(x));
-    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
-}
-
 VECTORISED static void add_gate(const float *expected, int64_t width, float gate, float *scores) {
 #pragma omp simd
-    for (int64_t j = 0; j < width; j++) scores[j] += gate * logistic(expected[j]);
+    for (int64_t j = 0; j < width; j++) scores[j] += gate * expected[j];
 }
 
 VECTORISED static void add_unit(const float *place, const float *affinity, const float *expected, int64_t width,
@@ -58,7 +53,7 @@ INLINE float sum_of(Lanes x) {
 VECTORISED static float gate_gradient(const float *by_scores, const float *expected, int64_t width) {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < width; j++) sum += by_scores[j] * logistic(expected[j]);
+    for (int64_t j = 0; j < width; j++) sum += by_scores[j] * expected[j];
     return sum;
 }
 
