@@ -3,11 +3,11 @@
 With z_i the logit of the two towers, f_i the features of item i, b_i the logit of its expected reward
 (expected.py) and u . e_i the product of the user's profile and the item's embedding::
 
-    logit_i = z_i + g b_i + sum_k v_k relu(a_k + p_k . f_i + c_k u . e_i + d_k b_i)    k = 1 .. UNITS
+    logit_i = z_i + g [b_i] + sum_k v_k relu(a_k + p_k . f_i + c_k u . e_i + d_k b_i)    k = 1 .. UNITS
 
-g, v_k and a_k depend on the user. g and v_k are 0 at first, so the first policy is that of the two towers.
-The best item is often as catchy as its affinity can carry. Then the best value of one number depends on
-another one, and the score has a bend where they meet.
+[b] is b within -4 .. 4. g, v_k and a_k depend on the user. g and v_k are 0 at first, so the first policy is
+that of the two towers. The best item is often as catchy as its affinity can carry. Then the best value of
+one number depends on another one, and the score has a bend where they meet.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ def test_one_item_by_hand() -> None:
     found = curves(scores, gates, places, slopes, torch.tensor([[3.0]]), torch.tensor([[0.5]]))
     # 1 + 2 (.5) + 10 relu(1 + .5 + 3 + 7 (.5)) - 1 relu(0 - 5 + 3 + 7 (.5))
     assert found.item() == 1 + 1 + 80 - 1.5
+    far = curves(torch.tensor([[1.0]]), gates, places, slopes, torch.tensor([[3.0]]), torch.tensor([[-6.0]]))
+    assert far.item() == 1 + 2 * -4  # and no unit
 
 
 @pytest.mark.parametrize("rows", [1, 5, 40])
@@ -159,7 +161,7 @@ def test_the_formula_of_the_whole_head() -> None:
     z = head(outputs[:, :-num_gates], blocks, model.items)[:, 0]
     beta = head.expected.towers.of_all(head.expected.query(hidden, blocks), model.items)
     profile, embeddings = obs.context[:, :2], model.items[:, :2]
-    logit = z[1, 2] + gates[1, 0] * beta[1, 2]
+    logit = z[1, 2] + gates[1, 0] * beta[1, 2].clamp(-4, 4)
     for k in range(UNITS):
         place = 5 * head.curves.places[k] @ model.items[2]
         slopes = 5 * head.curves.slopes[:, k]

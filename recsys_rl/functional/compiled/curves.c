@@ -5,9 +5,12 @@
 
 #define ITEMS 512 /* of a block */
 
+/* MOST of models/fast/curves.py. */
+INLINE float within(float x) { return x < -4.0f ? -4.0f : x > 4.0f ? 4.0f : x; }
+
 VECTORISED static void add_gate(const float *expected, int64_t width, float gate, float *scores) {
 #pragma omp simd
-    for (int64_t j = 0; j < width; j++) scores[j] += gate * expected[j];
+    for (int64_t j = 0; j < width; j++) scores[j] += gate * within(expected[j]);
 }
 
 VECTORISED static void add_unit(const float *place, const float *affinity, const float *expected, int64_t width,
@@ -53,7 +56,7 @@ INLINE float sum_of(Lanes x) {
 VECTORISED static float gate_gradient(const float *by_scores, const float *expected, int64_t width) {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < width; j++) sum += by_scores[j] * expected[j];
+    for (int64_t j = 0; j < width; j++) sum += by_scores[j] * within(expected[j]);
     return sum;
 }
 

@@ -3,12 +3,12 @@
 With the score z_i of item i, the logit b_i of its expected reward, the affinity a_i of the user, the place
 p_k,i of the item on unit k, and g, v_k, w_k that depend on the user::
 
-    x_k,i = w_k + p_k,i + c_k a_i + d_k b_i        score_i = z_i + g b_i + sum_k v_k max(x_k,i, 0)
+    x_k,i = w_k + p_k,i + c_k a_i + d_k b_i        score_i = z_i + g [b_i] + sum_k v_k max(x_k,i, 0)
 
-From the gradient G (N, I) at the scores the chain rule gives, with the sums over items that lie above the
-hinge (x_k,i > 0)::
+[b] is b within -MOST .. MOST. From the gradient G (N, I) at the scores the chain rule gives, with the sums
+over items that lie above the hinge (x_k,i > 0)::
 
-    dz = G        dg = sum_i G_i b_i        dv_k = sum G_i x_k,i        dw_k = v_k sum G_i
+    dz = G        dg = sum_i G_i [b_i]        dv_k = sum G_i x_k,i        dw_k = v_k sum G_i
     dc_k = sum_rows v_k sum G_i a_i        dd_k = sum_rows v_k sum G_i b_i        dp_k,i = sum_rows v_k G_i
 
 b and a get no gradient. Torch makes (N, K, I) numbers and keeps them; compiled/curves.c takes all of a
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
 
+MOST = 4.0  # of b at the gate: beyond it the logistic function behind the towers is flat
 TASKS = 16  # parts of the rows, each with sums of its own: one order of sums for any number of threads
 
 
@@ -37,7 +38,7 @@ def by_torch(
     inputs = of_affinity * affinity.unsqueeze(1) + of_expected * expected.unsqueeze(1)  # (N, K, I)
     values = (inputs + places + shifts.unsqueeze(2)).relu()
     units_together: Tensor = (heights.unsqueeze(1) @ values).squeeze(1)  # (N, I)
-    result: Tensor = scores + gate * expected + units_together
+    result: Tensor = scores + gate * expected.clamp(-MOST, MOST) + units_together
     return result
 
 
