@@ -29,7 +29,8 @@ MANY = 256  # rows; from here on two products take three times as long as one
 def by_torch(query: Tensor, temperature: Tensor, items: Tensor, tower: Tensor) -> Tensor:
     """``item_scores`` by torch's operators."""
     given, learned = (temperature * query).split([items.shape[1], len(tower)], -1)
-    return (given @ items.T).addmm_(learned, tower)
+    scores: Tensor = given @ items.T
+    return scores.addmm_(learned, tower)
 
 
 def item_scores(query: Tensor, temperature: Tensor, items: Tensor, tower: Tensor) -> Tensor:
