@@ -66,7 +66,7 @@ class BC(NetworkPolicy[BCConfig]):
             logprob, entropy = distribution.evaluate(obs.places_of(minibatch.items))  # (B,) each
             loss = -(weights_of(minibatch) * logprob if self.config.weighted else logprob).mean()
             self.optimizer.zero_grad()
-            loss.backward()
+            (loss + self.reward_loss(minibatch)).backward()
             self.optimizer.step()
             averages.add(loss=loss, entropy=entropy.mean())
         self.updates += 1
