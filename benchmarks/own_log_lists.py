@@ -120,3 +120,12 @@ def _kept(rows: Sequence[newest.Row], policy: str) -> str:
         if (row["policy"], row["logged"]) == (policy, "places")
     ]
     return f"{sum(shares) / len(shares):.2f}"
+
+
+def coverage(results: Path) -> str:
+    """In how many logs with places the interval of ``train`` holds the truth."""
+    rows = [row for row in newest.read(results, "own_log_lists", KEYS) if row["logged"] == "places"]
+    covered = [
+        float(row["estimate_low"]) <= float(row["drawn"]) <= float(row["estimate_high"]) for row in rows
+    ]
+    return f"{sum(covered)} of {len(covered)}"

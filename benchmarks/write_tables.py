@@ -118,6 +118,7 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "open-bandit-errors": open_bandit.errors,
     "open-bandit-weights": open_bandit.weights,
     "own-log-coverage": own_log.coverage,
+    "own-log-lists-coverage": own_log_lists.coverage,
     "loop-own-log-gate": loop_own_log.candidates,
     "anytime-t": partial(anytime.wrong_on_logs, bound="t"),
     "anytime-asymptotic": partial(anytime.wrong_on_logs, bound="asymptotic, enough"),

@@ -63,15 +63,15 @@ def test_table_comes_from_the_rows(tmp_path: Path) -> None:
         rows += [here | {"policy": "best", "logged": "", "clicks": 2.0, "way": 1.0, "drawn": ""}]
         for logged, way in (("places", 0.8 + 0.1 * seed), ("sum", 0.2)):
             for policy in own_log_lists.LEARNERS:
-                rows.append(
-                    here | {"policy": policy, "logged": logged, "clicks": 1.8, "way": way, "drawn": 0.9}
-                )
+                row = {"policy": policy, "logged": logged, "clicks": 1.8, "way": way, "drawn": 0.9}
+                rows.append(here | row | {"estimate_low": 0.8 + 0.2 * seed, "estimate_high": 1.1})
     with (tmp_path / "own_log_lists.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(rows[-1]))
         writer.writeheader()
         writer.writerows(rows)
     line = own_log_lists.text(tmp_path).splitlines()[2]
     ways = "0.20 ± 0.00 | 0.85 ± 0.64"  # 12.706 x 0.0707 / sqrt(2)
+    assert own_log_lists.coverage(tmp_path) == "2 of 4"
     assert line == f"| cascade | 1.50 | 2.00 | {ways} | {ways} | 0.50 | 0.50 |"
 
 
