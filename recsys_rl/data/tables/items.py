@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells
-from recsys_rl.data.tables.read import open_table
+from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.data.tables.schema import COLUMNS, ITEMS, common_names, find_columns, plain_name
 from recsys_rl.data.tables.values import no_value, on, whole_number
 from recsys_rl.errors import listed, one_line, short
@@ -96,8 +96,8 @@ class ItemFacts:
         return {"genres": genres, "year": torch.tensor(years, dtype=torch.float32)}
 
 
-def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
-    """Read a file about items.
+def read_items(source: str | Path | TableFile, item_column: str, text_ids: bool) -> ItemFacts:
+    """Read a file about items, or the table of them that a log has.
 
     Raises UserError if it can't be read or holds no ids, and for an attribute beyond LARGEST.
 
@@ -105,7 +105,8 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         item_column: the name of the item column in the log, which is looked for first.
         text_ids: True if the ids of the log are strings; else other ids than whole numbers are left out.
     """
-    file, table = one_line(path), open_table(path, headless=_HEADLESS)
+    table = source if isinstance(source, TableFile) else open_table(source, headless=_HEADLESS)
+    path, file = table.path, one_line(table.path)
     id_column = _id_column(path, table.names, item_column)
     names = list(dict.fromkeys(table.names))
     rows = table.rows(names)
@@ -128,7 +129,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         years=years,
         attributes={re.sub(r"\W+", "_", name): values for name, values in attributes.items()},
         embeddings=embeddings,
-        note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
+        note=f"{len(known):,} items in {one_line(path.name)}" + f" ({said})" * bool(said),
     )
 
 
