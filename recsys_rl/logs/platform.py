@@ -316,6 +316,7 @@ def _brought(catalogue: Catalogue, path: str, shape: LogShape, text: str, note: 
                 "shape": text,
             },
             "model_config": {} if knows_items(catalogue) else {"head": "dense"},
+            "agent_config": {"lr": SLATE_LR} if shape.slate_size > 1 else {},
         },
         note=note,
     )
@@ -404,6 +405,10 @@ PRESETS: Mapping[str, Preset] = {
     "cql": {"agent_config": {"alpha": 0.03, "tau": 0.05}},
     "bcq": {"agent_config": {"tau": 0.05}},
 }
+
+
+SLATE_LR = 0.001
+"""Of learners from slates: each decision has a term for each place, and at 0.01 they learn its noise."""
 
 
 def _judge(run: Any, path: Path) -> None:
