@@ -4,9 +4,11 @@
 
 The columns of the log give what a platform has: the items, the named pieces of the context with their
 encodings (data/tables/pieces.py), the signals, and the length of sessions. They lie in the settings of the
-run and so in its checkpoint. How often an item is shown, and the ranges and encodings of the context, are
-those of the training side. All rows give what any row must fit (logs/own_log_survey.py); no other number of a
-policy depends on the held-out rows. The context of an observation has:
+run and so in its checkpoint, with the encodings of the columns of the items, by which a policy reads other
+items too (checkpoint/stock.py). How often an item is shown, which no network sees, and the ranges and
+encodings of the context are those of the training side. All rows give what any row must fit
+(logs/own_log_survey.py); no other number of a policy depends on the held-out rows. The context of an
+observation has:
 
 - `profile`, first, if the log has a column `context.profile` as long as an embedding of the items;
 - `clock`, the share of the longest session that is over; and `last_item`, in sessions of several steps with
@@ -34,7 +36,8 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.tables.columns import DecisionColumns, DecisionFile
-from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
+from recsys_rl.data.tables.item_encoding import fitted
+from recsys_rl.data.tables.items import ItemFacts, knows_items, read_items, stock_items
 from recsys_rl.data.tables.pieces import Piece
 from recsys_rl.data.tables.read import files_of
 from recsys_rl.errors import UserError, amount, listed
@@ -92,7 +95,8 @@ class OwnLogData(DataConfig, DecisionFile):
 
     items: str | None = None
     """File about the items: id, title, genres and any other column; `embedding` may hold a list of numbers.
-    Without it each item is known by its id alone."""
+    Without it each item is known by its id alone. With --checkpoint: the items that may be shown from now on,
+    by its encodings."""
 
 
 @dataclass(frozen=True)
@@ -282,24 +286,20 @@ def _loaded(
     facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
     ids, shares = overview.ids, overview.shares
-    catalogue = _catalogue(ids, facts, shares, source)
-    never = set(facts.ids) - set(ids) if knows_items(catalogue) else set()
+    chosen = stock_items(ids, facts)
+    encoding, merged = fitted(chosen)
+    never = set(facts.ids) - set(ids) if encoding.knows_items else set()
     if never:  # features tell what the policy needs of an item
         share_of = dict(zip(ids, shares.tolist(), strict=True))
         ids = tuple(sorted([*ids, *never]))
         shares = torch.tensor([share_of.get(name, 0.0) for name in ids])
-        catalogue = _catalogue(ids, facts, shares, source)
-    by = weights_of_signals(files.name, overview.shape.signals, weights, FIELD)
-    return _brought(
-        catalogue, paths[0], overview.shape, shape_text(overview.shape, by), _note(overview, facts, catalogue)
-    )
-
-
-def _catalogue(ids: Sequence[object], facts: ItemFacts, shares: Tensor, source: str) -> Catalogue:
-    """The items with these ids, all whole numbers or all texts, and the share (I,) of decisions of each."""
-    catalogue = catalogue_of_items(ids, facts, shares, source)
-    names = tuple(map(str, ids)) if ids and isinstance(ids[0], str) else ()
-    return dataclasses.replace(catalogue, item_names=names)
+        chosen = stock_items(ids, facts)
+        encoding, merged = fitted(chosen)
+    catalogue = encoding.catalogue(chosen, shares, source)
+    shape = dataclasses.replace(overview.shape, items=encoding)
+    by = weights_of_signals(files.name, shape.signals, weights, FIELD)
+    note = _note(overview, facts, catalogue, merged)
+    return _brought(catalogue, paths[0], shape, shape_text(shape, by), note)
 
 
 def _brought(catalogue: Catalogue, path: str, shape: LogShape, text: str, note: str = "") -> OwnLogFile:
@@ -331,10 +331,12 @@ def before_a_log(items: str, signals: Sequence[str], pieces: Sequence[Piece], sl
     facts = read_items(items, "item", True)
     ids, text_ids = ordered_ids(pl.Series(facts.ids, dtype=pl.String))
     facts = facts if text_ids else read_items(items, "item", False)
-    catalogue = _catalogue(ids, facts, torch.zeros(len(ids)), Path(items).name)
-    if catalogue.num_items < 2:
+    chosen = stock_items(ids, facts)
+    if len(chosen) < 2:
         raise UserError(f"{items} holds one item, so there is nothing to choose: give a file of several.")
-    shape = LogShape(tuple(pieces), tuple(signals), slate_size, LONGEST, True)
+    encoding = fitted(chosen)[0]
+    catalogue = encoding.catalogue(chosen, torch.zeros(len(ids)), Path(items).name)
+    shape = LogShape(tuple(pieces), tuple(signals), slate_size, LONGEST, True, items=encoding)
     interface_of(shape, catalogue)  # raises UserError
     return _brought(catalogue, items, shape, shape_text(shape, {}))
 
@@ -352,13 +354,14 @@ def _facts(path: str, overview: Survey) -> ItemFacts:
     return facts
 
 
-def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
-    """Lines about the log and its items."""
+def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue, merged: str) -> str:
+    """Lines about the log and its items; ``merged``: about texts that have no code of their own."""
     several = overview.shape.session_length > 1
     lines = [
         *overview.notes,
         facts.note,
         f"{amount(catalogue.num_items, 'item')}, {_known_by(facts, catalogue)}",
+        merged,
     ]
     never = catalogue.num_items - len(overview.ids)
     if never:
@@ -431,6 +434,7 @@ PLATFORM = Platform(
         columns=lambda config: config.log_shape.columns,
         ranges=lambda config: config.log_shape.ranges,
         interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
+        encoding=lambda config: config.log_shape.items,
         judge=_judge,
         estimates=_estimates,
     ),

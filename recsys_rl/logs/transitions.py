@@ -167,7 +167,8 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
     visible, consumed = log.visible, torch.tensor(log.header.consumed or (1.0,) * len(interface.signals))
     width = 0 if log.list_place is None else int(log.list_place.max()) * interface.slate_size
     above = log.items.new_full((len(first), width), -1)  # (G, X): items above in the list, -1 padding
-    mask = None if bool(catalogue.available.all()) else catalogue.available  # (I,)
+    # (I,); of a team's own place it says what may be shown from now on, and the log is of then.
+    mask = None if catalogue.own or bool(catalogue.available.all()) else catalogue.available
     observations: list[Obs] = []
     keys: list[Tensor] = []  # (g,) each: the place among the B + G rows
     start = (lengths + 1).cumsum(0) - (lengths + 1)  # (G,)

@@ -28,15 +28,24 @@ SIZES = (
 )
 
 
-def check_items(config: Config, world: World, warm: Checkpoint) -> str:
-    """Raise Unfit if the items, or the encodings of the context, are others than those of the run ``warm``.
+def check_items(config: Config, world: World, warm: Checkpoint) -> tuple[Checkpoint, str]:
+    """Raise Unfit if the items, or the encodings of a team's own place, are others than of the run ``warm``.
 
-    Returns a note about its weights and its users.
+    Returns that run, laid over the items of this one where it is of the same place, and a note about its
+    weights and its users.
     """
     path, tables = config.train_config.init_from, config.platform.tables
     same = _items(world) == _items(warm.world)
     if tables is not None and warm.config.env == config.env:
-        if not same or tables.pieces(config.env_config) != tables.pieces(warm.config.env_config):
+        mine, theirs = (
+            (tables.encoding(of.env_config), tables.pieces(of.env_config)) for of in (config, warm.config)
+        )
+        if mine == theirs and mine[0] is not None:
+            from recsys_rl.checkpoint.stock import over  # polars
+            from recsys_rl.data.tables.item_encoding import items_of
+
+            warm, same = over(warm, items_of(world.catalogue), learns=True), True
+        if not same or mine != theirs:
             raise Unfit(
                 f"--init-from {path} reads items and contexts as its log had them, and this run as another "
                 f"one has them: give --checkpoint {path} too, which brings its items and encodings."
@@ -46,7 +55,7 @@ def check_items(config: Config, world: World, warm: Checkpoint) -> str:
             f"--init-from {path} is of other items than this run, and its weights can't read these: give a "
             "checkpoint of the same data and seed, or leave --init-from out."
         )
-    return f"weights of {path}, step {warm.step:,}" + _about_users(world, warm.world)
+    return warm, f"weights of {path}, step {warm.step:,}" + _about_users(world, warm.world)
 
 
 def _items(world: World) -> tuple[Any, ...]:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells
+from recsys_rl.data.tables.item_encoding import EMBEDDING, GENRES, NOTHING, YEAR, StockItem, fitted
 from recsys_rl.data.tables.read import open_table
 from recsys_rl.data.tables.schema import COLUMNS, ITEMS, common_names, find_columns, plain_name
-from recsys_rl.data.tables.values import no_value, on, whole_number
+from recsys_rl.data.tables.values import label, no_value, on, whole_number
 from recsys_rl.errors import listed, one_line, short
-from recsys_rl.types import Catalogue, ItemFeature, UserError, genres_and_year
+from recsys_rl.types import Catalogue, ItemFeature, UserError
 
 MOST_GENRES = 100  # the most frequent are kept
 NAMED_CLASSES = ("kind", "skill")  # columns whose texts a platform reads
@@ -27,15 +28,8 @@ FEW_TEXTS, MOST_DISTINCT = 20, 0.5
 """A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
 links, descriptions and codes are not attributes that items share."""
 
-RESERVED = ("popularity", "quality", "genres", "year", "kind", "creator")
-"""Names of attributes that have a meaning of their own in a catalogue."""
 LARGEST = 1e19
 """Numbers beyond it are refused: in 32 bits their squares overflow. Whole numbers of 64 bits are below."""
-MOST_ALONE = 256  # items without a known fact that get a feature each
-MOST_CLASSES = 50
-
-EMBEDDING = "embedding"
-"""The column with the vector of each item, a list of numbers."""
 _HEADLESS = ("item", "title", "genres")
 _YEAR, _IN_TITLE = r"\b(1[89]\d\d|20\d\d)\b", r"\((\d{4})\)"
 
@@ -276,65 +270,47 @@ def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
     return torch.tensor([names[text] for text in texts], dtype=torch.int64)
 
 
-def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
-    """The catalogue of the items ``ids`` (I,); its embedding holds what is known of them.
+def catalogue_of_items(ids: Sequence[Any], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
+    """The catalogue of the items ``ids`` (I,), with encodings of their own (item_encoding.py).
 
-    That is: the embeddings of the file as they are, with its other columns as features beside them; else
-    genres, standardised numbers, and classes one by one. Without any fact each of up to MOST_ALONE items has
-    a feature of its own. ``shown`` (I,) float32, the share of rows that show an item, is the popularity; no
-    reward of the log is in a feature, so that cross-fitting leaks nothing.
+    ``shown`` (I,) float32, the share of rows that show an item, is the popularity; no reward of the log is in
+    a feature, so that cross-fitting leaks nothing.
     """
-    number = len(ids)
-    names = tuple(sorted({name for row in facts.genres.values() for name in row}))
-    known = facts.genres_and_years(ids, names)
-    parts = [known["genres"]] if names else []
-    for values in facts.tensors(ids).values():
-        if values.is_floating_point():
-            parts.append(((values - values.mean()) / values.std().clamp_min(1e-6)).nan_to_num().unsqueeze(1))
-        elif int(values.max()) < MOST_CLASSES:
-            parts.append(torch.nn.functional.one_hot(values).float())
-    if not parts and number <= MOST_ALONE:
-        parts = [torch.eye(number)]
-    embedding = torch.cat([*parts, torch.zeros(number, 2)], 1)  # never of size 1, as single pieces are
-    beside: list[ItemFeature] = []
-    if facts.embeddings:
-        embedding = torch.stack([facts.embeddings[id_] for id_ in ids])
-        more, beside = _beside(ids, facts)
-        known = {**known, **more}
-    return Catalogue(
-        embedding=embedding,
-        item_ids=torch.tensor(ids) if number and isinstance(ids[0], int) else torch.arange(number),
-        titles=tuple(str(facts.titles.get(id_, id_)) for id_ in ids),
-        popularity=shown,
-        quality=torch.zeros(number),
-        available=torch.ones(number, dtype=torch.bool),
-        source=source,
-        attributes=known,
-        features=(*genres_and_year(names), *beside),
-    )
+    items = stock_items(ids, facts)
+    return fitted(items)[0].catalogue(items, shown, source)
 
 
-def _beside(ids: Sequence[object], facts: ItemFacts) -> tuple[dict[str, Tensor], list[ItemFeature]]:
-    """The columns of a file that stand beside its embeddings: attributes (I,) by name, and their features.
+def stock_items(ids: Sequence[Any], facts: ItemFacts) -> list[StockItem]:
+    """The items ``ids`` (I,) with what is known of each."""
+    numbers = {name for name, values in facts.attributes.items() if _numbers(values, name)}
+    return [StockItem(id_, str(facts.titles.get(id_, id_)), _features(id_, facts, numbers)) for id_ in ids]
 
-    A column of more than MOST_CLASSES different texts is left out.
-    """
-    attributes, features = {}, []
-    for name, values in facts.tensors(ids).items():
-        own = f"own_{name}" if name in RESERVED else name
-        if values.is_floating_point():
-            features.append(ItemFeature(own))
-        elif int(values.max()) < MOST_CLASSES:
-            features.append(ItemFeature(own, "classes", facts.texts_of(name, ids)))
-        else:
+
+def _features(id_: object, facts: ItemFacts, numbers: Collection[str]) -> dict[str, Any]:
+    """What is known of one item, by column; ``numbers``: the columns of numbers."""
+    row: dict[str, Any] = {}
+    if facts.genres.get(id_):
+        row[GENRES] = [*facts.genres[id_]]
+    if id_ in facts.years and YEAR not in facts.attributes:
+        row[YEAR] = float(facts.years[id_])
+    for name, values in facts.attributes.items():
+        if id_ not in values:
             continue
-        attributes[own] = values
-    return attributes, features
+        text = str(values[id_]).strip()
+        if name not in numbers:
+            row[name] = one_line(label(text))
+        elif math.isfinite(value := float(text)):
+            row[name] = value
+    if id_ in facts.embeddings:
+        row[EMBEDDING] = facts.embeddings[id_].tolist()
+    return row
 
 
 def knows_items(catalogue: Catalogue) -> bool:
-    """True if the embedding of ``catalogue_of_items`` holds more than the identity of an item."""
-    of, rest = catalogue.embedding[:, :-2], catalogue.embedding[:, -2:]
+    """True if more is known of the items of a team's log than their ids."""
+    if catalogue.own:
+        return catalogue.facts != NOTHING
+    of, rest = catalogue.embedding[:, :-2], catalogue.embedding[:, -2:]  # of an earlier version
     if bool(rest.any()):  # embeddings of a file; others end with two zeros
         return True
     return of.shape[1] > 0 and not (len(of) == of.shape[1] and torch.equal(of, torch.eye(len(of))))

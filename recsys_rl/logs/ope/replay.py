@@ -71,7 +71,7 @@ class ReplayedLog:
     def observations(self) -> Iterator[tuple[Tensor, Obs]]:
         """The rows (B,) int64 of whole sessions, and what the policy saw before each."""
         available = self.catalogue.available
-        limited = self.log.candidates is None and not bool(available.all())
+        limited = self.log.candidates is None and not self.catalogue.own and not bool(available.all())
         for at, obs in self.held:
             mask = available.expand(len(at), -1) if limited and obs.mask is None else obs.mask
             yield at, dataclasses.replace(obs, mask=mask)

@@ -1,0 +1,96 @@
+"""A policy of a team's own place over other items than those of its training.
+
+Such a policy is its encodings of the columns of items and its network. Laid over a stock, it gives the
+catalogue of this stock, and the agent that chooses from it: an item is known by its features. A network with
+one logit for each item of its training, the dense head, has none for another item, and never shows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.data.tables.item_encoding import ItemEncoding, StockItem, items_of
+from recsys_rl.errors import UserError
+from recsys_rl.types import World
+
+DENSE = ("head.logits.weight", "head.logits.bias")
+"""The weights that have one for each item last, in any network with a dense head (models/heads.py)."""
+
+
+def encoding_of(checkpoint: Checkpoint) -> ItemEncoding:
+    """The encodings of the items of a policy. Raises UserError if it has none."""
+    config = checkpoint.config
+    tables = config.platform.tables
+    encoding: ItemEncoding | None = None if tables is None else tables.encoding(config.env_config)
+    if encoding is None:
+        which = "of an earlier version" if tables is not None else f"of {config.env}"
+        raise UserError(
+            f"The policy is {which}, whose items are those of its training for ever: train again on a log of "
+            "your own, with these items."
+        )
+    return encoding
+
+
+def over(checkpoint: Checkpoint, stock: Sequence[StockItem], learns: bool = False) -> Checkpoint:
+    """The policy over the items of ``stock``, in their order.
+
+    ``learns``: a dense head may show an item that it does not know, and learn its logit, which is at first
+    the mean of the others; else such items are not available.
+
+    Raises UserError for a policy without encodings, and for fewer items than it must choose from.
+    """
+    encoding, before = encoding_of(checkpoint), checkpoint.catalogue
+    tables = checkpoint.config.platform.tables
+    assert tables is not None
+    row_of = {str(before.id_of(row)): row for row in range(before.num_items)}  # the latest row of an id
+    source = torch.tensor([row_of.get(str(item.id), -1) for item in stock], dtype=torch.int64)  # (I,)
+    known = source >= 0
+    popularity = before.popularity[source.clamp_min(0)] * known
+    catalogue = encoding.catalogue(stock, popularity, before.source)
+    dense = checkpoint.config.model_config.head == "dense"
+    if dense and not learns:
+        catalogue = dataclasses.replace(catalogue, available=catalogue.available & known)
+    env_config = dataclasses.replace(checkpoint.config.env_config, num_items=len(stock))
+    config = dataclasses.replace(checkpoint.config, env_config=env_config)
+    interface = tables.interface(env_config, catalogue)  # raises UserError
+    agent = dict(checkpoint.agent)
+    if dense:
+        agent = {
+            name: _of_each(name, values, source, before.num_items)
+            for name, values in agent.items()
+            if not name.startswith("optimizer.")  # its state is of as many weights as before
+        }
+    world = World(catalogue, checkpoint.population)
+    return dataclasses.replace(checkpoint, config=config, interface=interface, world=world, agent=agent)
+
+
+def joined(checkpoint: Checkpoint, given: Sequence[StockItem], goes_on: bool) -> list[StockItem]:
+    """The items of a policy with those ``given``, which replace what the policy knew of them.
+
+    ``goes_on``: the others of the policy may still be shown.
+    """
+    fresh = {item.id: item for item in given}
+    old = [item if goes_on else item._replace(live=False) for item in items_of(checkpoint.catalogue)]
+    known = {item.id for item in old}
+    return [
+        *(fresh.get(item.id, item) for item in old),
+        *(item for id_, item in fresh.items() if id_ not in known),
+    ]
+
+
+def _of_each(name: str, values: Tensor, source: Tensor, items: int) -> Tensor:
+    """The weights (..., I) of a dense head for the items of a stock, which are those of ``source`` (I,).
+
+    Those of an item that the head does not know, -1, are the mean of all ``items`` that it knows. Other
+    weights are returned as they are.
+    """
+    if not name.endswith(DENSE):
+        return values
+    own, gates = values[..., :items], values[..., items:]
+    found = own[..., source.clamp_min(0)]
+    return torch.cat([torch.where(source >= 0, found, own.mean(-1, keepdim=True)), gates], -1)
