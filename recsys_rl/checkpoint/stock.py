@@ -61,7 +61,7 @@ def over(checkpoint: Checkpoint, stock: Sequence[StockItem], learns: bool = Fals
     agent = dict(checkpoint.agent)
     if dense:
         agent = {
-            name: _of_each(name, values, source, before.num_items)
+            name: _of_each(name, values, source, before.num_items, learns)
             for name, values in agent.items()
             if not name.startswith("optimizer.")  # its state is of as many weights as before
         }
@@ -83,14 +83,17 @@ def joined(checkpoint: Checkpoint, given: Sequence[StockItem], goes_on: bool) ->
     ]
 
 
-def _of_each(name: str, values: Tensor, source: Tensor, items: int) -> Tensor:
+def _of_each(name: str, values: Tensor, source: Tensor, items: int, learns: bool) -> Tensor:
     """The weights (..., I) of a dense head for the items of a stock, which are those of ``source`` (I,).
 
-    Those of an item that the head does not know, -1, are the mean of all ``items`` that it knows. Other
-    weights are returned as they are.
+    An item that the head does not know, -1, has the mean of all ``items`` that it knows if it ``learns``, and
+    else the logit -inf. Other weights are returned as they are.
     """
     if not name.endswith(DENSE):
         return values
     own, gates = values[..., :items], values[..., items:]
-    found = own[..., source.clamp_min(0)]
-    return torch.cat([torch.where(source >= 0, found, own.mean(-1, keepdim=True)), gates], -1)
+    if learns:
+        unknown = own.mean(-1, keepdim=True)
+    else:
+        unknown = own.new_full((1,), 0.0 if name.endswith("weight") else -torch.inf)
+    return torch.cat([torch.where(source >= 0, own[..., source.clamp_min(0)], unknown), gates], -1)

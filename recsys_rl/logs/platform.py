@@ -43,6 +43,7 @@ from recsys_rl.data.tables.read import files_of
 from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.logs.decision_log import DecisionHeader
 from recsys_rl.logs.decision_table import ordered_ids
+from recsys_rl.logs.intervals import items_of_log
 from recsys_rl.logs.log_shape import LogShape, SignalRange, check_signals, read_shape, shape_text
 from recsys_rl.logs.own_log import LogFiles, OwnLog
 from recsys_rl.logs.own_log_survey import Survey, survey
@@ -242,7 +243,7 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
         sorted((name.removesuffix("_column"), given[name]) for name in given if name.endswith("_column"))
     )
     weights = tuple(given.get("weights") or ())
-    items = given.get("items")
+    items = given.get("items") or items_of_log(paths)
     stamps = tuple(_stamps(path) for path in (*paths, *([] if items is None else [items])))
     if items is not None and any(set(stamps[-1]) & set(of_log) for of_log in stamps[:-1]):
         raise UserError(
@@ -286,16 +287,15 @@ def _loaded(
     facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
     ids, shares = overview.ids, overview.shares
+    encoding, merged = fitted(stock_items(ids, facts))
+    share_of = dict(zip(ids, shares.tolist(), strict=True))
+    # Features tell what the policy needs of an item; that it was there tells that it was not chosen.
+    if encoding.knows_items or facts.clock:
+        ids = tuple(sorted({*ids, *facts.ids}))
     chosen = stock_items(ids, facts)
     encoding, merged = fitted(chosen)
-    never = set(facts.ids) - set(ids) if encoding.knows_items else set()
-    if never:  # features tell what the policy needs of an item
-        share_of = dict(zip(ids, shares.tolist(), strict=True))
-        ids = tuple(sorted([*ids, *never]))
-        shares = torch.tensor([share_of.get(name, 0.0) for name in ids])
-        chosen = stock_items(ids, facts)
-        encoding, merged = fitted(chosen)
-    catalogue = encoding.catalogue(chosen, shares, source)
+    shares = torch.tensor([share_of.get(item.id, 0.0) for item in chosen])
+    catalogue = encoding.catalogue(chosen, shares, source, facts.clock)
     shape = dataclasses.replace(overview.shape, items=encoding)
     by = weights_of_signals(files.name, shape.signals, weights, FIELD)
     note = _note(overview, facts, catalogue, merged)
@@ -363,11 +363,9 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue, merged: str)
         f"{amount(catalogue.num_items, 'item')}, {_known_by(facts, catalogue)}",
         merged,
     ]
-    never = catalogue.num_items - len(overview.ids)
+    never = len({*facts.ids} - {*overview.ids}) if knows_items(catalogue) or facts.clock else 0
     if never:
-        lines.append(
-            f"{never} of them no decision shows: they are known by their features, and can be chosen too"
-        )
+        lines.append(f"{never} of them no decision shows, and they can be chosen too")
     if several and not overview.shape.repeats:
         lines.append("no session shows an item twice, so the policy shows none twice")
     if not overview.has_users:

@@ -75,8 +75,10 @@ class Recommender(Directory):
                 f"--items: this policy reads {', '.join(columns)} of each user, which tells nothing of new "
                 "items: train again with these items."
             )
-        facts = read_items(path, item_column, bool(self.catalogue.item_names))
-        if config.platform.tables is not None:
+        own = config.platform.tables is not None
+        known = encoding_of(self.checkpoint).columns if own else {}
+        facts = read_items(path, item_column, bool(self.catalogue.item_names), known)
+        if own:
             return self._over(stock_items(facts.ids, facts))
         longer, note = join(self.catalogue, facts)
         interface = dataclasses.replace(self.checkpoint.interface, action_sizes=(longer.num_items,))

@@ -29,7 +29,7 @@ class ServeConfig:
     port: Annotated[int, Range(0, 65535)] = 8000
     """Port to listen at; 0: a free one, which is printed."""
     tokens: str | None = None
-    """File of tokens: lines of scopes (decide,feedback,read,admin) and the SHA-256 of a token."""
+    """File of tokens: lines of scopes (decide,feedback,read,items,admin) and the SHA-256 of a token."""
     explore: Share = 0.0
     """Probability of a uniformly drawn item in place of the policy's; the propensities include it."""
     strangers: bool = True

@@ -129,7 +129,7 @@ def _width(version: Version, obs: Obs) -> int:
 def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
     """The observation, with candidates in a large catalogue, and the scores (N, C) of popularity."""
     number, most_popular = version.checkpoint.catalogue.num_items, version.most_popular
-    if number <= versions.MOST_POPULAR or version.layout is not None:
+    if number <= versions.MOST_POPULAR or version.layout is not None or version.stock is not None:
         allowed = obs.showable(number)  # (N, I)
         scores = version.popularity.expand(len(allowed), -1)
         return replace(obs, candidates=None), scores.masked_fill(~allowed, -torch.inf)

@@ -116,11 +116,11 @@ def _of_items(config: Config, resumed: Checkpoint | None) -> Checkpoint | None:
     there, file = load(path, config.env), getattr(config.data_config, "items", None)
     if config.platform.tables is None or file is None:
         return there
-    from recsys_rl.checkpoint.stock import joined, over  # polars
+    from recsys_rl.checkpoint.stock import encoding_of, joined, over  # polars
     from recsys_rl.data.tables.items import read_items, stock_items
 
     column = config.platform.tables.columns(config.env_config).get("item", "item")
-    facts = read_items(file, column, bool(there.catalogue.item_names))
+    facts = read_items(file, column, bool(there.catalogue.item_names), encoding_of(there).columns)
     return over(there, joined(there, stock_items(facts.ids, facts), goes_on=False), learns=True)
 
 

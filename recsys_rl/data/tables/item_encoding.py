@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,13 +33,25 @@ NOTHING = "[]"
 """The facts of items that are known by their ids alone."""
 
 
+STOCK, TIMES = ("stock_from", "stock_to"), ("available_from", "available_to")
+"""Columns of the first moment at which an item could be shown, and of the first at which it could no more: on
+the clock of a log's column `stock`, as exports of a record have it, or of its times."""
+ALWAYS, NEVER = -(1 << 62), 1 << 62
+
+
 class StockItem(NamedTuple):
     """One item of a team's place."""
 
     id: int | str
     title: str
     features: Features
-    live: bool = True  # it may be shown
+    live: bool = True  # it may be shown from now on
+    since: int = ALWAYS  # moments of the log, whose clock ``Clock`` names
+    until: int = NEVER
+
+
+Clock = Literal["", "stock", "time"]
+"""The clock of ``StockItem.since`` and ``until``; "": each item could be shown at any time."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,9 @@ class ItemEncoding:
             for row in items
         )
 
-    def catalogue(self, items: Sequence[StockItem], popularity: Tensor, source: str) -> Catalogue:
+    def catalogue(
+        self, items: Sequence[StockItem], popularity: Tensor, source: str, clock: Clock = ""
+    ) -> Catalogue:
         """The catalogue of the items, in their order; ``popularity`` (I,).
 
         Its embedding is the vector of the column EMBEDDING, with all else in features beside it; without such
@@ -88,6 +102,9 @@ class ItemEncoding:
             own = {*row.get(GENRES, ())}
             genres[at] = torch.tensor([float(name in own) for name in self.genres])
         attributes: dict[str, Tensor] = {"genres": genres}
+        if clock:
+            ends = torch.tensor([(item.since, item.until) for item in items], dtype=torch.int64).view(-1, 2)
+            attributes |= dict(zip(STOCK if clock == "stock" else TIMES, ends.unbind(1), strict=True))
         features = [ItemFeature("genres", "tags", self.genres)]
         if self.vector:
             none = [0.0] * self.vector
@@ -127,10 +144,30 @@ def items_of(catalogue: Catalogue) -> list[StockItem]:
     rows = json.loads(catalogue.facts) or [{}] * catalogue.num_items
     if rows and rows[0].get(EMBEDDING) == 0:
         rows = [{**row, EMBEDDING: own} for row, own in zip(rows, catalogue.embedding.tolist(), strict=True)]
-    return [
-        StockItem(catalogue.id_of(at), catalogue.title(at), row, live)
-        for at, (row, live) in enumerate(zip(rows, catalogue.available.tolist(), strict=True))
+    names = {"stock": STOCK, "time": TIMES}.get(clock_of(catalogue), ())
+    ends = [catalogue.attributes[name].tolist() for name in names] or [
+        [moment] * catalogue.num_items for moment in (ALWAYS, NEVER)
     ]
+    return [
+        StockItem(catalogue.id_of(at), catalogue.title(at), *of_row)
+        for at, of_row in enumerate(zip(rows, catalogue.available.tolist(), *ends, strict=True))
+    ]
+
+
+def clock_of(catalogue: Catalogue) -> Clock:
+    """The clock by which the items come and go in a log."""
+    if STOCK[0] in catalogue.attributes:
+        return "stock"
+    return "time" if TIMES[0] in catalogue.attributes else ""
+
+
+def there(catalogue: Catalogue, moments: Tensor) -> Tensor:
+    """(E, I) bool: the items that could be shown at each of the moments (E,)."""
+    since, until = (
+        catalogue.attributes[name] for name in (STOCK if clock_of(catalogue) == "stock" else TIMES)
+    )
+    at = moments.unsqueeze(1)
+    return (since <= at) & (at < until)
 
 
 def facts_text(rows: Sequence[Features]) -> str:
@@ -146,7 +183,8 @@ def fitted(items: Sequence[StockItem]) -> tuple[ItemEncoding, str]:
     made = [_fitted(name, [row.get(name) for row in rows]) for name in names]
     genres = tuple(sorted({name for row in rows for name in row.get(GENRES, ())}))
     known = bool(made or genres or vectors)
-    alone = () if known or len(items) > MOST_ALONE else tuple(str(item.id) for item in items)
+    ids = dict.fromkeys(str(item.id) for item in items)
+    alone = () if known or len(ids) > MOST_ALONE else tuple(ids)
     encoding = ItemEncoding(
         tuple(piece for piece, _ in made), genres, len(vectors[0]) if vectors else 0, alone
     )
