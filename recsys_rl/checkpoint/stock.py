@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.data.tables.item_encoding import ItemEncoding, StockItem, items_of
+from recsys_rl.checkpoint.home import config_at_home
+from recsys_rl.data.tables.item_encoding import ALWAYS, NEVER, Clock, ItemEncoding, StockItem, items_of
 from recsys_rl.errors import UserError
+from recsys_rl.settings.config import Config
 from recsys_rl.types import World
 
 DENSE = ("head.logits.weight", "head.logits.bias")
@@ -24,7 +26,7 @@ DENSE = ("head.logits.weight", "head.logits.bias")
 
 def encoding_of(checkpoint: Checkpoint) -> ItemEncoding:
     """The encodings of the items of a policy. Raises UserError if it has none."""
-    config = checkpoint.config
+    config = _own(checkpoint)
     tables = config.platform.tables
     encoding: ItemEncoding | None = None if tables is None else tables.encoding(config.env_config)
     if encoding is None:
@@ -36,28 +38,43 @@ def encoding_of(checkpoint: Checkpoint) -> ItemEncoding:
     return encoding
 
 
-def over(checkpoint: Checkpoint, stock: Sequence[StockItem], learns: bool = False) -> Checkpoint:
-    """The policy over the items of ``stock``, in their order.
+def _own(checkpoint: Checkpoint) -> Config:
+    """The settings of the team's place; of a policy of learned users those of the place behind their log."""
+    return config_at_home(checkpoint.config, checkpoint.info.get("home") or {})
 
-    ``learns``: a dense head may show an item that it does not know, and learn its logit, which is at first
-    the mean of the others; else such items are not available.
+
+def has_encoding(checkpoint: Checkpoint) -> bool:
+    """True for a policy that can be laid over other items."""
+    tables = _own(checkpoint).platform.tables
+    return tables is not None and tables.encoding(_own(checkpoint).env_config) is not None
+
+
+def over(
+    checkpoint: Checkpoint, stock: Sequence[StockItem], learns: bool = False, clock: Clock = ""
+) -> Checkpoint:
+    """The policy over the items of ``stock``, in their order. The last row of an id is the latest.
+
+    Args:
+        learns: a dense head may show an item that it does not know, and learn its logit, which is at first
+            the mean of the others; else such items are not available.
+        clock: of the moments of the items.
 
     Raises UserError for a policy without encodings, and for fewer items than it must choose from.
     """
     encoding, before = encoding_of(checkpoint), checkpoint.catalogue
-    tables = checkpoint.config.platform.tables
+    tables = _own(checkpoint).platform.tables
     assert tables is not None
-    row_of = {str(before.id_of(row)): row for row in range(before.num_items)}  # the latest row of an id
+    row_of = {str(before.id_of(row)): row for row in range(before.num_items)}
     source = torch.tensor([row_of.get(str(item.id), -1) for item in stock], dtype=torch.int64)  # (I,)
     known = source >= 0
     popularity = before.popularity[source.clamp_min(0)] * known
-    catalogue = encoding.catalogue(stock, popularity, before.source)
+    catalogue = encoding.catalogue(stock, popularity, before.source, clock)
     dense = checkpoint.config.model_config.head == "dense"
     if dense and not learns:
         catalogue = dataclasses.replace(catalogue, available=catalogue.available & known)
     env_config = dataclasses.replace(checkpoint.config.env_config, num_items=len(stock))
     config = dataclasses.replace(checkpoint.config, env_config=env_config)
-    interface = tables.interface(env_config, catalogue)  # raises UserError
+    interface = tables.interface(_own(checkpoint).env_config, catalogue)  # raises UserError
     agent = dict(checkpoint.agent)
     if dense:
         agent = {
@@ -69,18 +86,19 @@ def over(checkpoint: Checkpoint, stock: Sequence[StockItem], learns: bool = Fals
     return dataclasses.replace(checkpoint, config=config, interface=interface, world=world, agent=agent)
 
 
-def joined(checkpoint: Checkpoint, given: Sequence[StockItem], goes_on: bool) -> list[StockItem]:
+def joined(
+    checkpoint: Checkpoint, given: Sequence[StockItem], goes_on: bool, clock: Clock = ""
+) -> list[StockItem]:
     """The items of a policy with those ``given``, which replace what the policy knew of them.
 
-    ``goes_on``: the others of the policy may still be shown.
+    ``goes_on``: the others of the policy may still be shown; else not, and on a ``clock`` they never were.
     """
-    fresh = {item.id: item for item in given}
-    old = [item if goes_on else item._replace(live=False) for item in items_of(checkpoint.catalogue)]
-    known = {item.id for item in old}
-    return [
-        *(fresh.get(item.id, item) for item in old),
-        *(item for id_, item in fresh.items() if id_ not in known),
-    ]
+    known = {item.id for item in given}
+    old = [item for item in items_of(checkpoint.catalogue) if item.id not in known]
+    if not goes_on:
+        end = ALWAYS if clock else NEVER
+        old = [item._replace(live=False, since=ALWAYS, until=end) for item in old]
+    return [*old, *given]
 
 
 def _of_each(name: str, values: Tensor, source: Tensor, items: int, learns: bool) -> Tensor:

@@ -148,12 +148,12 @@ class OwnLog(LogSource):
         names, self._policies = _loggers(files)
         self.header = DecisionHeader(**{**vars(header), "loggers": names})
         ids = catalogue.item_names or tuple(catalogue.item_ids.tolist())
-        self._rows: dict[int | str, int] = {}
-        self._several: dict[int, list[int]] = {}  # of an item with several rows: all, by the first
+        self._rows = {name: index for index, name in enumerate(ids)}
+        self._several: dict[int, list[int]] = {}  # of an item with several rows: all, by the last
         for index, name in enumerate(ids):
-            first = self._rows.setdefault(name, index)
-            if first != index:
-                self._several.setdefault(first, [first]).append(index)
+            if self._rows[name] != index:
+                last = self._rows[name]
+                self._several.setdefault(last, [last]).append(index)
         clock = clock_of(catalogue)
         self._clock = clock if clock and all(self._tells(clock, table) for table in files.files) else ""
         self._others: dict[tuple[Path, int], dict[str, int]] = {}  # of each part that was read
@@ -303,8 +303,8 @@ class OwnLog(LogSource):
         names = STOCK if self._clock == "stock" else TIMES
         since, until = (self.catalogue.attributes[name] for name in names)
         at = moments.repeat_interleave(tensor_of(lists.list.len().cast(pl.Int64)))  # (n,)
-        for first, several in self._several.items():
-            places = (rows == first).nonzero().squeeze(1)
+        for last, several in self._several.items():
+            places = (rows == last).nonzero().squeeze(1)
             if len(places):
                 own = torch.tensor(several)
                 fits = (since[own] <= at[places, None]) & (at[places, None] < until[own])  # (m, rows)

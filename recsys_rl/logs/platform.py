@@ -433,6 +433,7 @@ PLATFORM = Platform(
         ranges=lambda config: config.log_shape.ranges,
         interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
         encoding=lambda config: config.log_shape.items,
+        items_of_log=items_of_log,
         judge=_judge,
         estimates=_estimates,
     ),

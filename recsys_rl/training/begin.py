@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -113,15 +114,20 @@ def _of_items(config: Config, resumed: Checkpoint | None) -> Checkpoint | None:
     path = getattr(config.agent_config, "checkpoint", None)
     if path is None or resumed is not None:
         return None
-    there, file = load(path, config.env), getattr(config.data_config, "items", None)
-    if config.platform.tables is None or file is None:
+    there, tables = load(path, config.env), config.platform.tables
+    if tables is None:
         return there
     from recsys_rl.checkpoint.stock import encoding_of, joined, over  # polars
     from recsys_rl.data.tables.items import read_items, stock_items
 
-    column = config.platform.tables.columns(config.env_config).get("item", "item")
+    find_items: Callable[[Any], str | None] = tables.items_of_log
+    file = config.data_config.items or find_items(getattr(config.agent_config, "log", None) or ())
+    if file is None:
+        return there
+    column = tables.columns(config.env_config).get("item", "item")
     facts = read_items(file, column, bool(there.catalogue.item_names), encoding_of(there).columns)
-    return over(there, joined(there, stock_items(facts.ids, facts), goes_on=False), learns=True)
+    items = joined(there, stock_items(facts.ids, facts), goes_on=False, clock=facts.clock)
+    return over(there, items, learns=True, clock=facts.clock)
 
 
 def _split(config: Config, resumed: Checkpoint | None, items: Checkpoint | None) -> int:

@@ -12,6 +12,7 @@ from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
+from recsys_rl.models.item_columns import item_features
 from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.types import UserError, World
 
@@ -35,17 +36,18 @@ def check_items(config: Config, world: World, warm: Checkpoint) -> tuple[Checkpo
     weights and its users.
     """
     path, tables = config.train_config.init_from, config.platform.tables
-    same = _items(world) == _items(warm.world)
-    if tables is not None and warm.config.env == config.env:
-        mine, theirs = (
-            (tables.encoding(of.env_config), tables.pieces(of.env_config)) for of in (config, warm.config)
-        )
-        if mine == theirs and mine[0] is not None:
-            from recsys_rl.checkpoint.stock import over  # polars
-            from recsys_rl.data.tables.item_encoding import items_of
+    if world.catalogue.own:
+        from recsys_rl.checkpoint.stock import has_encoding, over  # polars
+        from recsys_rl.data.tables.item_encoding import items_of
 
-            warm, same = over(warm, items_of(world.catalogue), learns=True), True
-        if not same or mine != theirs:
+        if has_encoding(warm):
+            warm = over(warm, items_of(world.catalogue), learns=True)
+        known, seen = item_features(warm.catalogue), item_features(world.catalogue)
+        same = known.shape == seen.shape and torch.equal(known, seen)
+    else:
+        same = _items(world) == _items(warm.world)
+    if tables is not None and warm.config.env == config.env:
+        if not same or tables.pieces(config.env_config) != tables.pieces(warm.config.env_config):
             raise Unfit(
                 f"--init-from {path} reads items and contexts as its log had them, and this run as another "
                 f"one has them: give --checkpoint {path} too, which brings its items and encodings."

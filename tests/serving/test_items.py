@@ -11,14 +11,22 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
+import torch
 
+from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.cli import main
+from recsys_rl.data.tables.item_encoding import items_of
 from recsys_rl.errors import UserError
+from recsys_rl.logs.items_of_log import over_log
+from recsys_rl.logs.parts import PART
+from recsys_rl.logs.source import open_log
+from recsys_rl.logs.transitions import observe
+from recsys_rl.make import agent_of
 from recsys_rl.serving.at_rest.check import check
 from recsys_rl.serving.at_rest.export_record import export_record
 from recsys_rl.serving.at_rest.opened_record import Record, interval_of, open_snapshot
 from recsys_rl.serving.record.record_schema import FORMAT
-from tests.own_logs import clicks, policy, sessions, write_csv
+from tests.own_logs import clicks, policy, write_csv
 from tests.serving.servers import event, recommend, send, serving
 
 LATER = 9000.0  # seconds after which sessions are mature
@@ -146,7 +154,7 @@ def test_a_dense_head_shows_what_it_knows(by_id: Path, tmp_path: Path) -> None:
         found = client.post("/v1/items", json={"items": [{"item_id": "n2"}], "withdraw": ["i0", "i1", "i3"]})
         assert found.json()["title"] == "policy-fails"
         assert shown(client, 60) == {"i0", "i1", "i3"}
-    log, items = exported(db, tmp_path / "log.parquet")
+    _, items = exported(db, tmp_path / "log.parquet")
     assert items["item"].to_list() == ["i0", "i1", "i2", "i3", "n1"]
     assert items["stock_to"].to_list() == [None, None, 5, None, None]
 
@@ -175,6 +183,46 @@ def test_an_item_that_changes_is_shown_once_in_a_session(tmp_path: Path) -> None
         record.store.close()
 
 
+def assert_probabilities_are_those_of_the_log(checkpoint: Path, log: Path, uniform: float) -> None:
+    """The policy over the items of the log has a share of 1 where only it decides; all items add to 1."""
+    policy = over_log(load_at_home(checkpoint), (str(log),))
+    (part,) = open_log((str(log),), policy).parts(PART)
+    obs = observe(part, policy.catalogue)
+    shown = obs.showable(policy.catalogue.num_items)
+    assert bool(shown.gather(1, part.items).all())
+    chances = agent_of(policy).item_probabilities(obs, policy.catalogue.num_items)
+    assert bool((chances[~shown] == 0).all())
+    torch.testing.assert_close(chances.sum(1), torch.ones(len(chances), dtype=torch.float64))
+    assert shown.sum(1).tolist()[:2] == [4, 4] and part.logprobs[0].exp() == pytest.approx(uniform)
+    # A row of an item that has changed has the features of then.
+    prices = {"i1": 1.5}
+    assert prices["i1"] in {item.features.get("price") for item in items_of(policy.catalogue)}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_log_has_the_probabilities_of_the_policy(
+    one_step: Path, by_id: Path, tmp_path: Path, known: bool
+) -> None:
+    """Weights of the policy that decided are 1, whatever came and went in between."""
+    db, checkpoint = tmp_path / "r.sqlite", one_step if known else by_id
+    with serving(checkpoint, db) as client:
+        for turn in range(6):
+            for user in range(15):
+                answer = recommend(client, f"{turn}-{user}", context={**CONTEXT, "age": 1.0 + user})
+                send(client, event(answer, "leave"))
+            features = {"brand": "abc"[turn % 3], "price": turn / 3} if known else {}
+            post(
+                client,
+                items=[{"item_id": f"n{turn % 3}", "features": features}],
+                withdraw=[f"i{turn}"][turn > 1 :],
+            )
+    exported(db, tmp_path / "log.parquet")
+    policy = over_log(load_at_home(checkpoint), (str(tmp_path / "log.parquet"),))
+    (part,) = open_log((str(tmp_path / "log.parquet"),), policy).parts(PART)
+    mine = agent_of(policy).place_logprobs(observe(part, policy.catalogue), part.items).sum(1)
+    torch.testing.assert_close(mine, part.logprobs, atol=1e-5, rtol=0)
+
+
 def test_the_export_says_what_each_decision_could_show(one_step: Path, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     with serving(one_step, db, explore=1.0) as client:
@@ -201,6 +249,7 @@ def test_the_export_says_what_each_decision_could_show(one_step: Path, tmp_path:
         "i3",
     }
     assert log["propensity"].to_list()[:99] == pytest.approx([0.25] * 99)
+    assert_probabilities_are_those_of_the_log(one_step, tmp_path / "log.parquet", 0.25)
 
     first = (tmp_path / "log.parquet").read_bytes(), (tmp_path / "log.items.parquet").read_bytes()
     record = open_snapshot(db)

@@ -364,9 +364,15 @@ def catalogue_of_items(ids: Sequence[Any], facts: ItemFacts, shown: Tensor, sour
 
 
 def stock_items(ids: Sequence[Any], facts: ItemFacts) -> list[StockItem]:
-    """The items ``ids`` (I,) with what is known of each."""
-    numbers = {name for name, values in facts.attributes.items() if _numbers(values, name)}
-    return [StockItem(id_, str(facts.titles.get(id_, id_)), _features(id_, facts, numbers)) for id_ in ids]
+    """The items ``ids`` (I,) with what is known of each, after their former rows."""
+    numbers, wanted = {name for name, values in facts.attributes.items() if _numbers(values, name)}, {*ids}
+    keys = [(key, id_) for key, id_ in facts.former.items() if id_ in wanted] + [(id_, id_) for id_ in ids]
+    items = []
+    for key, id_ in keys:
+        since, until = facts.periods.get(key, (ALWAYS, EVER))
+        title, features = str(facts.titles.get(key, id_)), _features(key, facts, numbers)
+        items.append(StockItem(id_, title, features, until == EVER and key == id_, since, until))
+    return items
 
 
 def _features(id_: object, facts: ItemFacts, numbers: Collection[str]) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def replay(
     features, rows = Features(catalogue, log.header.interface, by_item), torch.empty(0)
     held = []
     for at, obs in observations(log, catalogue):
-        limits = (log.candidates, log.exclude, log.list_place)
+        limits = (log.candidates, log.exclude, log.list_place, log.stock)
         own = any(values is not None for values in limits)  # else the mask is the catalogue's
         held.append((at, obs if own else dataclasses.replace(obs, mask=None)))
         block = features(obs, log.items[at])

@@ -35,7 +35,9 @@ CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sessio
 CREATE INDEX events_of ON events (session);
 CREATE TABLE releases (number INTEGER PRIMARY KEY, row BLOB NOT NULL, digest INTEGER NOT NULL);
 """
-ITEMS = "CREATE TABLE items (number INTEGER PRIMARY KEY, row BLOB NOT NULL, digest INTEGER NOT NULL)"
+ITEMS = """
+CREATE TABLE IF NOT EXISTS items (number INTEGER PRIMARY KEY, row BLOB NOT NULL, digest INTEGER NOT NULL)
+"""
 """The table that records of format 5 and below lack."""
 
 
