@@ -49,7 +49,7 @@ from examples.loop import ENDS, serving
 from recsys_rl.checkpoint import load
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope.lower import EARLIER, LOWER
-from recsys_rl.serving.at_rest.opened_record import IN_FLIGHT
+from recsys_rl.serving.at_rest.record_interval import IN_FLIGHT
 from recsys_rl.serving.loop.client import Client
 from recsys_rl.serving.loop.release import Releases
 from recsys_rl.serving.loop.rounds import candidate_in

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from recsys_rl.evaluation.evaluate import evaluate
     from recsys_rl.evaluation.options import EvaluateConfig
     from recsys_rl.experience.rollout import collect, play
+    from recsys_rl.logs.describe.data import describe
+    from recsys_rl.logs.ope.ope import ope
+    from recsys_rl.logs.users.fit_users import fit_users
     from recsys_rl.make import make_agent, make_env, make_world
     from recsys_rl.recommender import Recommender, load
     from recsys_rl.settings.config import Config
@@ -46,11 +49,14 @@ __all__ = [
     "UserError",
     "World",
     "collect",
+    "describe",
     "evaluate",
+    "fit_users",
     "load",
     "make_agent",
     "make_env",
     "make_world",
+    "ope",
     "play",
     "train",
     "updates",
@@ -66,6 +72,9 @@ __getattr__ = imported_at_first_use(
         "recsys_rl.types": ("Action", "Catalogue", "Obs", "Population", "World"),
         "recsys_rl.evaluation.evaluate": ("evaluate",),
         "recsys_rl.evaluation.options": ("EvaluateConfig",),
+        "recsys_rl.logs.describe.data": ("describe",),
+        "recsys_rl.logs.ope.ope": ("ope",),
+        "recsys_rl.logs.users.fit_users": ("fit_users",),
         "recsys_rl.recommender": ("Recommender", "load"),
         "recsys_rl.training.train": ("train", "updates"),
     },

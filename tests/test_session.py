@@ -242,6 +242,24 @@ def test_record_without_a_mask_remembers_all_items() -> None:
     assert session.excluded.tolist() == [[-1, 0, 1, 2]]
 
 
+@pytest.mark.parametrize("events", [False, True])
+def test_places_that_were_not_shown_are_not_consumed(events: bool) -> None:
+    interface = Interface(
+        context=(),
+        action_sizes=(3,),
+        slate_size=2,
+        history_length=3,
+        signals=("liked", "left"),
+        session_length=3,
+        events=events,
+    )
+    session = Session.begin(interface, tiny_catalogue(), torch.arange(2))
+    items, shown = torch.tensor([[2, 1], [0, 1]]), torch.tensor([[True, False], [True, True]])
+    after = session.consumed(items, torch.tensor([1.0, 0.5]), shown)
+    assert after.history.tolist() == [[-1, -1, 2], [-1, 0, 1]]
+    assert after.signals.tolist() == [[[0, 0], [0, 0], [1, 0.5]], [[0, 0], [1, 0.5], [1, 0.5]]]
+
+
 def test_history_of_events_is_apart_from_the_items_shown() -> None:
     """Two steps of two places: the history holds the events, and everything shown is excluded."""
     catalogue = replace(tiny_catalogue(), available=torch.ones(3, dtype=torch.bool))

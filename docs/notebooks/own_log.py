@@ -17,6 +17,7 @@ import urllib.request
 import numpy as np
 import polars as pl
 
+from recsys_rl import ope
 from recsys_rl.cli import main
 
 SMALL = "SMALL" in os.environ  # a few seconds, for the tests
@@ -99,6 +100,15 @@ recsys_rl("train --algo reinforce --log clicks.csv --name first" + few)
 # %%
 fewer = " --no-world" if SMALL else ""
 recsys_rl("ope --log newer.csv --checkpoint runs/first/reinforce.pt" + fewer)
+
+# %% [markdown]
+# In Python a data frame is a log, too, and the answer is an object. Here the same week, with the visitors at
+# a desk alone:
+
+# %%
+desk = pl.read_csv("newer.csv").filter(pl.col("context.device") == "desk")
+result = ope(log=desk, checkpoint="runs/first/reinforce.pt", world=False)
+result.to_frame().select("policy", "estimator", "value", "low", "high", "ess")
 
 # %% [markdown]
 # ## Serve

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import FieldError
 from recsys_rl.functional.losses import policy_gradient, top_k_factor, value_loss
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.records import LOGGED, Algorithm
-from recsys_rl.settings.fields import NonNegative, Positive, Share, Size
+from recsys_rl.settings.fields import NonNegative, Positive, Share, Size, check_used
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Transitions
 
@@ -57,12 +56,9 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
         generators: Mapping[str, torch.Generator],
         average: Callable[[Tensor], None] | None = None,
     ) -> None:
-        """As NetworkPolicy. Raises FieldError for a top-K correction of slates."""
-        if config.top_k > 1 and model.shapes.slate_size > 1:
-            raise FieldError(
-                "agent_config.top_k",
-                f"is {config.top_k}: a slate here has its own exact probability; leave it out.",
-            )
+        """As NetworkPolicy. Raises UserError for a top-K correction of slates."""
+        of_slates = config.top_k > 1 and model.shapes.slate_size > 1
+        check_used(("top_k", of_slates, "a slate here has its own exact probability"))
         super().__init__(model, config, num_updates, generators, average)
 
     def update(self, batch: Transitions) -> dict[str, float]:

@@ -15,7 +15,7 @@ from recsys_rl.logs.describe.data import (
     CompareConfig,
     DescribeConfig,
     compare_files,
-    describe_file,
+    describe,
 )
 
 OVERVIEW = """usage: recsys-rl data describe FILE [OPTIONS]
@@ -27,7 +27,8 @@ compare    print what has changed from one log to another: unknown users and ite
 
 `recsys-rl data describe --help` lists its options, and so does the other."""
 
-DESCRIBE = """Describe a log file: Parquet, or text with any separator (.csv .tsv .dat .data .txt .inter .gz).
+DESCRIBE = """Describe a log file: Parquet, JSON lines, or text with any separator (.csv .tsv .dat .data .txt
+.inter, also .gz).
 
 Examples:
   recsys-rl data describe plays.tsv
@@ -49,7 +50,7 @@ class DescribeOptions(TaskOptions, DescribeConfig):
     """The options of `data describe`. The file is given without an option."""
 
     file: tyro.conf.Positional[str] = ""
-    """The log: a text file or Parquet."""
+    """The log: a text file, JSON lines or Parquet."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the DescribeConfig made from these options checks the values."""
@@ -69,7 +70,7 @@ class CompareOptions(CompareConfig):
 
 
 COMMANDS: dict[str, tuple[type[Any], type[Any], str, Callable[..., object]]] = {
-    "describe": (DescribeOptions, DescribeConfig, DESCRIBE, describe_file),
+    "describe": (DescribeOptions, DescribeConfig, DESCRIBE, describe),
     "compare": (CompareOptions, CompareConfig, COMPARE, compare_files),
 }
 """The options of each command, its settings, the text of its --help, and what it does."""

@@ -122,7 +122,8 @@ def _check(options: CheckOptions) -> None:
 
 def _export(options: ExportOptions) -> None:
     from recsys_rl.serving.at_rest.export_record import export_record
-    from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
+    from recsys_rl.serving.at_rest.opened_record import open_snapshot
+    from recsys_rl.serving.at_rest.record_interval import interval_of
 
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.parquet.")

@@ -12,6 +12,7 @@ from recsys_rl.cli.parse import checked, joined, parse
 from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope.answer import EXIT_CODES
+from recsys_rl.logs.ope.check_judge import check_judge
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope
 
@@ -26,6 +27,7 @@ Examples:
   recsys-rl ope --log newer.csv --checkpoint mine.pt                 a policy that was trained on such a log
   recsys-rl ope --log served.parquet --users heldout --compare new.pt old.pt --verdict new.pt     for scripts
   recsys-rl ope --log parts --policy ppo --jobs 8                    a folder of parts, by eight processes
+  recsys-rl ope --check --log clicks.csv                             is the judge right on this log?
   recsys-rl ope --log kuairand-random --target mine.parquet                     a public log
 
 docs/09_logs.md: when the numbers can be trusted."""
@@ -39,14 +41,20 @@ class OpeOptions(TaskOptions, OpeConfig):
     """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ..., or the file of a
     further checkpoint, whose policy is sampled (default: the checkpoint's own policy, sampled). Of your own
     log without a checkpoint: random."""
+    check: bool = False
+    """Try the judge itself on the log of single decisions, where the truth is known: policies that logged,
+    from the rows of the others, or made-up ones, to which a part of the log is thinned. One line says in how
+    many trials the interval held the truth; the exit code is 0, or 5 if in too few."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the OpeConfig made from these options checks the values."""
 
 
 def run(argv: list[str]) -> int:
-    """Judge the policies. Returns the exit code of --verdict; 0 without it."""
+    """Judge the policies, or try the judge. Returns the exit code of --verdict or --check; 0 without them."""
     options = _typed(argv)
+    if options.check:
+        return check_judge(checked(OpeConfig, options)).exit_code
     with shared_by(options, options.threads) as map_tasks:
         verdict = ope(checked(OpeConfig, options), map_tasks).verdict
     return 0 if verdict is None else EXIT_CODES[verdict.answer]

@@ -27,6 +27,7 @@ from recsys_rl.evaluation.report.html import STRANGERS, page_of, write_report
 from recsys_rl.evaluation.report.regret import mean_regret_by_step, regret_by_step
 from recsys_rl.evaluation.rivals.linear_bandit import BANDITS
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
+from recsys_rl.settings.fields import check_used
 from recsys_rl.training.latest import print_latest
 from recsys_rl.training.run import choose_device
 from recsys_rl.training.worlds import played_in
@@ -135,17 +136,15 @@ def _write(files: Mapping[str, Path | None], result: dict[str, Any], entry: Entr
 def _estimates(options: EvaluateConfig, entries: Sequence[Entry]) -> dict[str, Any]:
     """The estimates of a policy that no simulator plays. Raises UserError for what only one could answer."""
     path = entries[0].path
-    of_simulator = (
-        options.report is not False,
-        options.policy,
-        options.users is not None,
-        options.csv is not None,
+    reason = f"{path} is of a log that has no simulator; recsys-rl ope judges policies"
+    check_used(
+        ("report", options.report is not False, reason),
+        ("csv", options.csv is not None, reason),
+        ("policy", bool(options.policy), reason),
+        ("users", options.users is not None, reason),
     )
-    if len(entries) > 1 or any(of_simulator):
-        raise UserError(
-            f"{path} is of a log that has no simulator: give that checkpoint alone, without --report, "
-            "--csv, --policy and --users, or judge policies with recsys-rl ope."
-        )
+    if len(entries) > 1:
+        raise UserError(f"{path} is of a log that has no simulator: give that checkpoint alone.")
     json_file = output_files(options, [path])["json"]
     tables = entries[0].checkpoint.config.platform.tables
     assert tables is not None  # nothing simulates it
@@ -177,20 +176,14 @@ def _groups(options: EvaluateConfig) -> list[list[Entry]]:
 
 def _check_asked(options: EvaluateConfig, groups: Sequence[Sequence[Entry]]) -> None:
     """Raise UserError for options that these checkpoints can't have; say on stderr if cells are the same."""
-    path, first, home = groups[0][0].path, groups[0][0].checkpoint, groups[0][0].config
-    if first.world.is_empty and options.max_users != EvaluateConfig.max_users:
-        raise UserError(
-            f"--max-users is for simulated users, and {path} is of {first.config.env}: leave it out."
-        )
-    if first.world.is_empty and options.strangers:
-        raise UserError(
-            f"--strangers: the users of {first.config.env} have no profiles to withhold; leave it out."
-        )
-    if len(groups) > 1 and options.report is not False:
-        raise UserError(
-            f"--report is for one seed, but these checkpoints are of {len(groups)} seeds: give those of one "
-            "seed, or leave --report out."
-        )
+    first, home = groups[0][0].checkpoint, groups[0][0].config
+    empty, several = first.world.is_empty, len(groups) > 1
+    reason = f"{first.config.env} has no users of its own"
+    check_used(
+        ("max_users", empty and options.max_users != EvaluateConfig.max_users, reason),
+        ("strangers", empty and options.strangers, reason),
+        ("report", several and options.report is not False, f"only of one seed, and here are {len(groups)}"),
+    )
     if _everyone(first) and (home.env, home.env_config) == (first.config.env, first.config.env_config):
         print(SAME_CELLS, file=sys.stderr)
 

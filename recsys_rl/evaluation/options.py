@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from recsys_rl.data.tables.columns import EventFile
-from recsys_rl.errors import FieldError
 from recsys_rl.evaluation.rivals.linear_bandit import BANDITS
-from recsys_rl.settings.fields import CountOrZero, Finite, Range, build, check_fields, shown
+from recsys_rl.settings.fields import CountOrZero, Finite, Range, build, check_fields, check_used, shown
 from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.settings.shared import Seed
 from recsys_rl.training.folder import nearby
@@ -83,14 +82,11 @@ class EvaluateConfig(PeopleFile):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.users is None:
-            for field in fields(PeopleFile):
-                if getattr(self, field.name) != field.default:
-                    raise FieldError(
-                        field.name, "is about the file of people: give this file with --users too."
-                    )
-        if self.full and not self.planner:
-            raise UserError("--full is for the planners, and --no-planner leaves them out: give one of them.")
+        of_people = {x.name: getattr(self, x.name) != x.default for x in fields(PeopleFile)}
+        check_used(
+            *((name, given and self.users is None, "only with --users") for name, given in of_people.items()),
+            ("full", self.full and not self.planner, "--no-planner leaves the planners out"),
+        )
         if self.algo is not None:
             algorithm_of(self.algo, typed=True)
         if self.env is not None:

@@ -8,7 +8,7 @@ logs/transitions.py makes observations from it, and docs/09_logs.md describes th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -181,12 +181,19 @@ def concatenate(logs: list[DecisionLog]) -> DecisionLog:
     return logs[0] if len(logs) == 1 else tree_map(_joined, *logs)
 
 
-def with_all_candidates(log: DecisionLog) -> DecisionLog:
-    """The log with the whole catalogue as the candidates of each row, where it has none."""
-    if log.candidates is not None:
-        return log
-    every = torch.arange(log.header.num_items).expand(log.num_rows, -1)  # (E, I)
-    return dataclasses.replace(log, candidates=every)
+def with_columns(log: DecisionLog, names: Collection[str]) -> DecisionLog:
+    """The log with those of the columns exclude, list_place and candidates that other parts of it have.
+
+    Its own rows then exclude nothing, are the first of their lists, and choose from the whole catalogue.
+    """
+    if "exclude" in names and log.exclude is None:
+        log = dataclasses.replace(log, exclude=log.sessions.new_full((log.num_rows, 1), -1))
+    if "list_place" in names and log.list_place is None:
+        log = dataclasses.replace(log, list_place=torch.zeros_like(log.steps))
+    if "candidates" in names and log.candidates is None:
+        every = torch.arange(log.header.num_items).expand(log.num_rows, -1)  # (E, I)
+        log = dataclasses.replace(log, candidates=every)
+    return log
 
 
 def _joined(*parts: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def _read(
         every = pl.concat([every, pl.Series(of_file.ids, dtype=pl.String)]).unique()  # they could be shown
     names, text_ids = ordered_ids(every)
     texts = tuple(map(str, names))
-    facts = ItemFacts() if items is None else read_items(items, columns["item"], text_ids)
+    facts = facts_of_items(items, table.items, columns["item"], text_ids)
     if "step" in read and "session" not in columns:
         raise UserError(f"{name} has steps but no column of sessions: name it with --session-column.")
     sessions, numbers = read.keys("session")
@@ -144,6 +144,18 @@ def _read(
         whole_slates=read.whole_slates,
         notes=tuple(filter(None, [*notes, facts.note, note, *(note.said(words) for note in read.notes)])),
     )
+
+
+def facts_of_items(
+    items: str | Path | None, own: TableFile | None, item_column: str, text_ids: bool
+) -> ItemFacts:
+    """The facts in the file of ``items``, else in the log's ``own`` table of them, else none.
+
+    ``item_column``: of the log, whose name the file may have too. Raises UserError.
+    """
+    if items is not None:
+        return read_items(items, item_column, text_ids)
+    return ItemFacts() if own is None else read_items(own, "item", text_ids)
 
 
 def _opened(table: TableFile, given: Mapping[str, str | None]) -> tuple[Table, tuple[str, ...], list[str]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recsys_rl.data.tables.read import ITEMS_OF, files_of, items_beside, parsing
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, with_all_candidates
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, with_columns
 
 KEY = "recsys-rl.interval"
 """The key of [since, until] in the metadata of a Parquet file."""
@@ -141,14 +141,8 @@ class Joined:
         """The log of a file with the header and the columns of all: each row keeps its own propensity."""
         loggers = self.header.loggers
         places = torch.tensor([loggers.index(name) if name in loggers else 0 for name in log.header.loggers])
-        if "exclude" in self.columns and log.exclude is None:
-            log = replace(log, exclude=log.sessions.new_full((log.num_rows, 1), -1))
-        if "list_place" in self.columns and log.list_place is None:
-            log = replace(log, list_place=torch.zeros_like(log.steps))
-        if "candidates" in self.columns:
-            log = with_all_candidates(log)
         return replace(
-            log,
+            with_columns(log, self.columns),
             header=self.header,
             loggers=places[log.loggers],
             place_logprobs=log.place_logprobs if self.factors else None,

@@ -27,13 +27,13 @@ from recsys_rl.data.tables.findings import Words, in_words, names_of, words_of, 
 from recsys_rl.data.tables.item_encoding import STOCK, TIMES, clock_of
 from recsys_rl.data.tables.layout import roles_of
 from recsys_rl.data.tables.pieces import CONTEXT, tensors
-from recsys_rl.data.tables.read import TableFile, open_table
+from recsys_rl.data.tables.read import TableFile, in_memory, open_table
 from recsys_rl.data.tables.schema import BY_NAME, BY_START, DECISIONS
 from recsys_rl.data.tables.values import INTEGER, lists_of, on, whole_number
 from recsys_rl.errors import UserError, amount, one_line, short
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut, with_all_candidates
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut, with_columns
 from recsys_rl.logs.decision_table import ended
 from recsys_rl.logs.intervals import files_in_order
 from recsys_rl.logs.log_shape import LogShape
@@ -69,6 +69,11 @@ class LogFiles:
             tables += [open_table(file, self.separator) for file in several]
         if len({table.path.resolve() for table in tables}) < len(tables):
             raise UserError(f"{self.name}: --log names a file twice: give each once.")
+        kinds = {table.is_dsjson: one_line(table.path) for table in tables}
+        if len(kinds) > 1:
+            raise UserError(
+                f"{kinds[True]} is dsjson, and {kinds[False]} is a table with columns: give logs of one kind."
+            )
         for role, noun in (("propensity", "propensities"), ("user", "users"), ("session", "sessions")):
             having = [self.has(table, role) for table in tables]
             if any(having) and not all(having):
@@ -78,6 +83,15 @@ class LogFiles:
                     "columns."
                 )
         return tuple(tables)
+
+    @cached_property
+    def items(self) -> TableFile | None:
+        """The table of the items that the files have beside their decisions; None without one."""
+        tables = [table.items for table in self.files if table.items is not None]
+        if not tables:
+            return None
+        frames = [items.rows(items.names) for items in tables]
+        return in_memory(tables[0].path, pl.concat(frames, how="diagonal_relaxed"))
 
     def has(self, table: TableFile, role: str) -> bool:
         """True if the table has a column of this role; of propensities, also under one policy or by item."""
@@ -99,14 +113,11 @@ class LogFiles:
             before[table.path.name] += 1
 
     @cached_property
-    def names_candidates(self) -> bool:
-        """True if some file has candidates: then a row of the others could show every item."""
-        return any(self.has(table, "candidates") for table in self.files)
-
-    @cached_property
-    def names_lists(self) -> bool:
-        """True if some file tells the places of lists."""
-        return any("list_place" in table.names for table in self.files)
+    def limits(self) -> frozenset[str]:
+        """The columns candidates and list_place, if some file has them: all parts of a log have the same."""
+        candidates = any(self.has(table, "candidates") for table in self.files)
+        lists = any("list_place" in table.names for table in self.files)
+        return frozenset(["candidates"] * candidates + ["list_place"] * lists)
 
     def unit(self, has_context: bool) -> str:
         """The noun for those who are held out; ``has_context``: the log has pieces of the context."""
@@ -182,7 +193,7 @@ class OwnLog(LogSource):
             roles = self.tables.roles(table)
             columns = [*roles.values(), *(name for name in table.names if self._is_read(name))]
             columns = list(dict.fromkeys(columns))
-            by_rows = table.raw is None and "session" not in roles
+            by_rows = not table.of_lines and "session" not in roles
             start = 0
             while True:
                 read = self.tables.cells(table, columns, start, rows if by_rows else None)
@@ -231,11 +242,7 @@ class OwnLog(LogSource):
             loggers=self._loggers_of(read),
             given=given,
         )
-        if self.tables.names_candidates:  # the parts of a log have the same columns
-            log = with_all_candidates(log)
-        if self.tables.names_lists and log.list_place is None:
-            log = replace(log, list_place=torch.zeros_like(steps))
-        log = replace(log, stock=moments)
+        log = replace(with_columns(log, self.tables.limits), stock=moments)
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
         # Of this file alone, so that it means the same beside other files.
         tells_ends = any(name in read for name in ENDS)

@@ -207,7 +207,7 @@ def _users(
 def _pieces_of_file(files: LogFiles, table: TableFile, learned: Tensor) -> dict[str, SeenPiece]:
     """The pieces of a file, of its rows ``learned`` (E,) bool."""
     columns = list(named(table.names, CONTEXT).values())
-    groups = [columns] if table.raw is not None else [[name] for name in columns]
+    groups = [columns] if table.of_lines else [[name] for name in columns]
     pieces: dict[str, SeenPiece] = {}
     for group in filter(None, groups):
         pieces |= seen_pieces(files.cells(table, group), files.fill, learned)

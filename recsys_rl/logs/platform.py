@@ -39,10 +39,10 @@ from recsys_rl.data.tables.columns import DecisionColumns, DecisionFile
 from recsys_rl.data.tables.item_encoding import fitted
 from recsys_rl.data.tables.items import ItemFacts, knows_items, read_items, stock_items
 from recsys_rl.data.tables.pieces import Piece
-from recsys_rl.data.tables.read import files_of
+from recsys_rl.data.tables.read import TableFile, files_of
 from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.logs.decision_log import DecisionHeader
-from recsys_rl.logs.decision_table import ordered_ids
+from recsys_rl.logs.decision_table import facts_of_items, ordered_ids
 from recsys_rl.logs.intervals import items_of_log
 from recsys_rl.logs.log_shape import LogShape, SignalRange, check_signals, read_shape, shape_text
 from recsys_rl.logs.own_log import LogFiles, OwnLog
@@ -284,7 +284,7 @@ def _loaded(
 ) -> OwnLogFile:
     files = LogFiles(paths, dict(columns), separator, fill)
     overview = survey(files, lambda users: heldout_strangers(users, heldout_fraction, seed))
-    facts = ItemFacts() if items is None else _facts(items, overview)
+    facts = _facts(items, files.items, overview)
     source = " + ".join(Path(path).name for path in paths)
     ids, shares = overview.ids, overview.shares
     encoding, merged = fitted(stock_items(ids, facts))
@@ -341,9 +341,14 @@ def before_a_log(items: str, signals: Sequence[str], pieces: Sequence[Piece], sl
     return _brought(catalogue, items, shape, shape_text(shape, {}))
 
 
-def _facts(path: str, overview: Survey) -> ItemFacts:
-    """The facts of the file of items. Raises UserError for an item of the log that it lacks."""
-    facts = read_items(path, overview.shape.columns["item"], overview.text_ids)
+def _facts(path: str | None, own: TableFile | None, overview: Survey) -> ItemFacts:
+    """The facts of the file of items, else of the log's ``own`` table of them.
+
+    Raises UserError for an item of the log that the file lacks.
+    """
+    facts = facts_of_items(path, own, overview.shape.columns["item"], overview.text_ids)
+    if path is None:
+        return facts
     known = set(facts.ids)
     lacking = [str(name) for name in overview.ids if name not in known]
     if lacking:
@@ -369,8 +374,9 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue, merged: str)
     if several and not overview.shape.repeats:
         lines.append("no session shows an item twice, so the policy shows none twice")
     if not overview.has_users:
-        by = "file and row" if not overview.shape.pieces else "context"
-        what = "sessions by the hash of their id" if several else f"decisions by the hash of their {by}"
+        by = "context" if overview.shape.pieces else "file and row"
+        by_session = "session" in overview.shape.columns
+        what = "sessions by the hash of their id" if by_session else f"decisions by the hash of their {by}"
         lines.append(f"no column of users: held out are {what}")
     return "\n".join(filter(None, lines))
 

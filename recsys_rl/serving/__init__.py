@@ -9,7 +9,8 @@ from recsys_rl.utils.lazily import imported_at_first_use
 if TYPE_CHECKING:
     from recsys_rl.serving.at_rest.check import check
     from recsys_rl.serving.at_rest.export_record import export_record
-    from recsys_rl.serving.at_rest.opened_record import Record, interval_of, open_snapshot
+    from recsys_rl.serving.at_rest.opened_record import Record, open_snapshot
+    from recsys_rl.serving.at_rest.record_interval import interval_of
     from recsys_rl.serving.loop.gate import GateConfig, gate
     from recsys_rl.serving.loop.release import Releases
     from recsys_rl.serving.loop.retrain import RetrainConfig, retrain
@@ -42,7 +43,8 @@ __getattr__ = imported_at_first_use(
     {
         "recsys_rl.serving.at_rest.check": ("check",),
         "recsys_rl.serving.at_rest.export_record": ("export_record",),
-        "recsys_rl.serving.at_rest.opened_record": ("Record", "interval_of", "open_snapshot"),
+        "recsys_rl.serving.at_rest.opened_record": ("Record", "open_snapshot"),
+        "recsys_rl.serving.at_rest.record_interval": ("interval_of",),
         "recsys_rl.serving.loop.gate": ("GateConfig", "gate"),
         "recsys_rl.serving.loop.release": ("Releases",),
         "recsys_rl.serving.loop.retrain": ("RetrainConfig", "retrain"),

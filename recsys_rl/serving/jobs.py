@@ -75,7 +75,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Look:
+class ReadMoment:
     """Give the Moment."""
 
 

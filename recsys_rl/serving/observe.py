@@ -76,13 +76,7 @@ def _rows_of(request: ObserveRequest, version: Version, session: SessionState | 
     number, slate = len(request.items), interface.slate_size
     if len(items) < number:
         raise Problem(422, "item-twice", "items: an item stands twice: give each once.")
-    if slate > 1 and number != slate:
-        raise Problem(422, "wrong-n", f"items: there are {number}, but a slate of this platform has {slate}.")
-    left = interface.session_length - (0 if session is None else len(session.steps))
-    if number > left * slate:
-        raise Problem(
-            422, "wrong-n", f"items: there are {number}, but only {left} steps of the session are left."
-        )
+    version.check_places(number, 0 if session is None else len(session.steps), f"items: there are {number}")
     available = version.checkpoint.catalogue.available
     _refuse(
         request, items, [item for item in items if not available[item]], "can't be shown: it is not available"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from recsys_rl.errors import UserError
 from recsys_rl.serving.messages import MOST_PLACES
-from recsys_rl.settings.fields import Positive, Range, Share, check_fields
+from recsys_rl.settings.fields import Positive, Range, Share, check_fields, check_used
 from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of
 from recsys_rl.settings.shared import Seed
 
@@ -73,8 +73,6 @@ class ServeConfig:
             lacking = "--items FILE" if self.items is None else "--signals NAME"
             raise UserError(f"--observe-only needs the items and the signals of your place: give {lacking}.")
         of_place = {"items": self.items, "signals": self.signals, "context": self.context}
-        given = next((name for name, value in of_place.items() if value), None)
-        if not self.observe_only and (given or self.slate_size > 1):
-            raise UserError(
-                f"--{given or 'slate-size'} is for --observe-only, as a checkpoint has its own: leave it out."
-            )
+        given = {name: bool(value) for name, value in of_place.items()} | {"slate_size": self.slate_size > 1}
+        reason = "only with --observe-only, as a checkpoint has its own"
+        check_used(*((name, given[name] and not self.observe_only, reason) for name in given))

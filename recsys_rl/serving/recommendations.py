@@ -299,16 +299,11 @@ def open_session(
 
 def _rows_of(request: RecommendRequest, version: Version, steps: int) -> RequestRows:
     """The rows of a request in a session of ``steps`` steps so far, checked. Raises Problem."""
-    interface = version.checkpoint.interface
-    slate = interface.slate_size
+    slate = version.checkpoint.interface.slate_size
     places = slate if request.n is None else request.n
-    if slate > 1 and places != slate:
-        raise Problem(422, "wrong-n", f"n is {places}, but a slate of this platform has {slate} places.")
     if version.two_stages and places > slate:
         raise Problem(422, "wrong-n", "n must be 1: the policy searches candidates for one place at a time.")
-    left = interface.session_length - steps
-    if places > left * slate:
-        raise Problem(422, "wrong-n", f"n is {places}, but only {left} steps of the session are left.")
+    version.check_places(places, steps, f"n is {places}")
     candidates, strange = version.rows_of_candidates(request.candidates)
     exclude, others = version.rows_of_known(request.exclude)
     unknown = tuple(dict.fromkeys((*strange, *others)))

@@ -126,8 +126,8 @@ def freeze(shared: Shared, reason: str, number: int | None = None) -> None:
         write(shared, "freeze", release.challenger, release.share, release.start.unit, reason)
 
 
-def back(shared: Shared, challenger: str, reason: str) -> None:
-    """End the release of ``challenger``. So a request that is sent again does nothing more."""
+def end(shared: Shared, challenger: str, reason: str) -> None:
+    """End the release of ``challenger``. Raises Problem if it is not under way, as for a second request."""
     release = shared.active.history.under_way
     if release is None or release.challenger != challenger:
         raise other_challenger()

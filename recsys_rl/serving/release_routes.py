@@ -129,7 +129,7 @@ async def _back(services: Services, asked: BackRequest) -> changes.Change:
             "promotion is taken back.",
         )
     if asked.challenger is not None:
-        return partial(changes.back, challenger=asked.challenger, reason=asked.reason)
+        return partial(changes.end, challenger=asked.challenger, reason=asked.reason)
     active, version = services.worker.shared.active, None
     wanted = changes.champion_before(active)
     if wanted is not None:  # it is open, unless the server was started since

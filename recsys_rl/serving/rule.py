@@ -39,7 +39,7 @@ class Choice:
 
 
 def choose(
-    versions: Sequence[Version],
+    policies: Sequence[Version],
     obs: Obs,
     uniforms: Sequence[Sequence[float]],
     explore: Sequence[float],
@@ -49,33 +49,33 @@ def choose(
     """The choices for N observations.
 
     Args:
-        versions: (N,) the policy of each; where they differ, they see people alike and have no first stage.
+        policies: (N,) that of each; where they differ, they see people alike and have no first stage.
         uniforms: (N, K) numbers in [0, 1) that draw the places.
         explore: (N,) probability of a uniform choice in each place.
         given: (N, K) items in place of draws: their log-probabilities are wanted.
-        popular: popularity chooses, and not the policies.
+        popular: popularity chooses in their place.
     """
-    number, slate = obs.num_rows, versions[0].checkpoint.interface.slate_size
+    number, slate = obs.num_rows, policies[0].checkpoint.interface.slate_size
     chance, share = torch.tensor(uniforms), torch.tensor(explore)
     fixed = None if given is None else torch.tensor(given)
     choices, faults = dict[int, Choice](), dict[int, str]()
     if not popular:
         of_each = defaultdict[int, list[int]](list)
-        for at, version in enumerate(versions):
+        for at, version in enumerate(policies):
             of_each[id(version)].append(at)
         for mine in of_each.values():  # padded as a batch of this version alone would be
             rows = _tile(mine)
             whole = len(mine) == number == len(rows)
-            scored = _scored_by(versions[mine[0]], obs if whole else obs.rows(rows))
+            scored = _scored_by(policies[mine[0]], obs if whole else obs.rows(rows))
             items = None if fixed is None else fixed[rows]
             found = _choices(scored, chance[rows], share[rows], items, slate, len(mine))
             choices |= {row: x for row, x, bad in zip(mine, found, scored.faults, strict=False) if not bad}
             faults |= dict(zip(mine, scored.faults, strict=False))
     if len(choices) < number:
         rows = _tile([*range(number)])
-        obs, scores = _popularity(versions[0], obs.rows(rows) if len(rows) > number else obs)
+        obs, scores = _popularity(policies[0], obs.rows(rows) if len(rows) > number else obs)
         items = None if fixed is None else fixed[rows]
-        scored = _Scored(obs, scores, [], _popular_slates(versions[0], scores))
+        scored = _Scored(obs, scores, [], _popular_slates(policies[0], scores))
         others = _choices(scored, chance[rows], share[rows], items, slate, number)
         for row, choice in enumerate(others):
             choices.setdefault(row, replace(choice, fault=faults.get(row, RAISED)))

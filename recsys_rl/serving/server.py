@@ -39,6 +39,7 @@ from recsys_rl.serving.releases.active_version import PolicyFiles, checkpoint_at
 from recsys_rl.serving.versions import Version, open_version
 from recsys_rl.serving.worker import Worker
 from recsys_rl.settings.config import Config
+from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.names import OF_TABLES, platform_of
 from recsys_rl.training.folder import nearby
 from recsys_rl.types import Catalogue
@@ -104,11 +105,9 @@ def serve(options: ServeConfig) -> None:
 def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     """The application over its record. Raises UserError."""
     version = _first_version(options)
-    if not options.strangers and not version.row_of_user:
-        raise UserError(
-            f"--no-strangers would refuse everyone: {one_line(version.row.file or options.checkpoint)} knows "
-            "no users, as people are what their requests say; leave it out."
-        )
+    nobody = not options.strangers and not version.row_of_user
+    file = one_line(version.row.file or options.checkpoint)
+    check_used(("no_strangers", nobody, f"{file} knows no users, so it would refuse everyone"))
     facts = facts_of(version.checkpoint)
     store = Store(Path(options.db), facts)
     try:

@@ -242,6 +242,18 @@ class Version:
         """Make the tables that requests need: of a million items they take longer than an answer may."""
         _ = self.row_of_item, self.row_of_user, self.signals, self.popularity, self.most_popular
 
+    def check_places(self, number: int, steps: int, given: str) -> None:
+        """Raise Problem unless so many items fill the next steps of a session that has had ``steps``.
+
+        ``given``: how the request gives the number, in words.
+        """
+        interface = self.checkpoint.interface
+        slate, left = interface.slate_size, interface.session_length - steps
+        if slate > 1 and number != slate:
+            raise Problem(422, "wrong-n", f"{given}, but a slate of this platform has {slate} places.")
+        if number > left * slate:
+            raise Problem(422, "wrong-n", f"{given}, but only {left} steps of the session are left.")
+
     def rows_of_items(self, ids: Sequence[str], field: str) -> tuple[int, ...]:
         """The rows of these items of a request's ``field``, each once. Raises Problem for an unknown one."""
         rows = self.row_of_item

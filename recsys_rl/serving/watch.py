@@ -20,8 +20,7 @@ from typing import Any
 import msgspec
 
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.serving.jobs import Call, Moment
-from recsys_rl.serving.jobs import Look as LookAtWorker
+from recsys_rl.serving.jobs import Call, Moment, ReadMoment
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.record.record_schema import Damaged, Release
 from recsys_rl.serving.record.snapshot import Snapshot
@@ -76,7 +75,7 @@ class Watch:
     async def now(self) -> int:
         """Look now. Returns the number of the release, 0 without one. Raises Damaged."""
         async with self.lock:
-            moment: Moment = await self.worker.submit(LookAtWorker())
+            moment: Moment = await self.worker.submit(ReadMoment())
             if moment.under_way is None:
                 return 0
             number = moment.under_way.start.number

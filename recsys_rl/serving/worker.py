@@ -24,10 +24,10 @@ from recsys_rl.serving.jobs import (
     Call,
     Draws,
     Job,
-    Look,
     Memory,
     Moment,
     Observe,
+    ReadMoment,
     Recommend,
     Shared,
     Transaction,
@@ -147,7 +147,7 @@ class Worker:
                 self.recommendations.begin(job)
             elif isinstance(task, Observe):
                 observe(self.recommendations, job)
-            elif isinstance(task, Look):
+            elif isinstance(task, ReadMoment):
                 answer(job, self._moment())
             elif isinstance(task, Call):
                 answer(job, task.function(self.shared))

@@ -91,7 +91,8 @@ def updates(
             choose a folder in ``runs_dir``, as the command does.
         latest: make checkpoints/<algo>.pt a link to this run. None: only if ``folder`` is None.
         quiet: print nothing about the run. The first preparation of a dataset still prints a line.
-        settings: fields of ``Config`` in place of those of ``config``, as in ``Config(lr=1e-3)``.
+        settings: fields of ``Config`` in place of those of ``config``, as in ``Config(lr=1e-3)``. ``log`` may
+            be a data frame, or a list of paths and data frames.
 
     If the generator is closed early, as by break, a checkpoint of the last update is written. Raises the
     errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it raises

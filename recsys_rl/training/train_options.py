@@ -18,11 +18,18 @@ from recsys_rl.settings.names import DEFAULT_ENV, is_strange, source_of
 from recsys_rl.training import folder as folders
 from recsys_rl.training.run import choose_device
 from recsys_rl.training.worlds import check_world
+from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.files import check_new_folder
 
 
 def with_brought(config: Config | None, settings: Mapping[str, Any]) -> Config:
     """``config`` with ``settings``, and with what the files that these name bring. Raises UserError."""
+    if settings.get("log") is not None:
+        from recsys_rl.data.tables.frames import files_of_frames  # polars
+
+        # In the cache, as a run that is resumed reads its log again.
+        frames = cache_folder(settings.get("cache_dir")) / "frames"
+        settings = {**settings, "log": files_of_frames(settings["log"], frames)}
     path = settings.get("checkpoint")
     if path is not None:
         settings = {**settings_of_items(path, settings.get("env")), **settings}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from recsys_rl.errors import FieldError, UserError
+from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.types import Obs, Transitions
@@ -352,7 +352,7 @@ def test_slates_are_refused(algo: str) -> None:
     with pytest.raises(UserError):
         make_agent(config, env.interface, made.catalogue)
     config = settings("reinforce", "long-video", agent_config={"top_k": 2}, env_config={"num_items": 60})
-    with pytest.raises(FieldError):
+    with pytest.raises(UserError, match="--top-k"):
         make_agent(config, env.interface, made.catalogue)
 
 

@@ -15,8 +15,8 @@ import recsys_rl
 ROOT = Path(__file__).parents[2]
 NAMES = (
     *("AGENTS", "PLATFORMS", "SOURCES", "Action", "Catalogue", "Config", "EvaluateConfig", "Obs"),
-    *("Population", "RecEnv", "Recommender", "UserError", "World", "collect", "evaluate", "load"),
-    *("make_agent", "make_env", "make_world", "play", "train", "updates"),
+    *("Population", "RecEnv", "Recommender", "UserError", "World", "collect", "describe", "evaluate"),
+    *("fit_users", "load", "make_agent", "make_env", "make_world", "ope", "play", "train", "updates"),
 )
 
 

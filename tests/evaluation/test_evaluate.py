@@ -285,7 +285,7 @@ def test_no_planner(trained: dict[str, Path], tmp_path: Path, capsys: pytest.Cap
     assert found["shares"] == [] and found["yardstick"] in SIMPLE
     assert "planner" not in page.read_text(encoding="utf-8").replace("planner_steps", "")
     assert main(["evaluate", "--checkpoint", "x.pt", "--no-planner", "--full"]) == 2
-    assert "--full is for the planners" in capsys.readouterr().err
+    assert "--full (--no-planner leaves the planners out)" in capsys.readouterr().err
 
 
 def test_own_policy_may_not_have_the_name_of_a_row(trained: dict[str, Path]) -> None:

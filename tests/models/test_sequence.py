@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,6 +20,8 @@ from recsys_rl.models.deep_sets import DeepSets
 from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, summarise
 from recsys_rl.models.transformer import DECAYS, Transformer
 from recsys_rl.protocols import Env
+from recsys_rl.settings.fields import hints
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Action, Obs, Step, tree_map
 from tests.small_runs import begin, settings
 
@@ -27,6 +29,10 @@ N, L, X = 4, 5, 3
 LENGTHS = torch.tensor([0, 1, 3, 5])
 SHOWN = torch.arange(L) >= L - LENGTHS.unsqueeze(1)  # (N, L)
 NAMES = sorted(ENCODERS)
+
+
+def test_every_encoder_is_a_value_of_the_setting() -> None:
+    assert {*get_args(hints(ModelConfig)["encoder"])} == {"mlp", *ENCODERS}
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -23,7 +23,8 @@ from recsys_rl.make import agent_of
 from recsys_rl.models.policy import CHANCE
 from recsys_rl.recommender.export import ExportConfig, export
 from recsys_rl.serving.at_rest.export_table import export_table
-from recsys_rl.serving.at_rest.opened_record import Record, interval_of
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.training.train import train
 from tests.own_logs import clicks, policy
 from tests.own_tables import decisions, table

@@ -63,6 +63,13 @@ def test_exploration_has_its_share_of_each_choice(version: Version) -> None:
     torch.testing.assert_close(chances(0.3), 0.7 * own + 0.3 * allowed / 22, atol=1e-6, rtol=0)
 
 
+def test_given_items_outside_of_the_candidates_have_no_probability(version: Version) -> None:
+    found = draw([ask(version, 0.5, items=(item,), candidates=(4, 7, 9, 20)) for item in range(24)])
+    chances = {item: math.exp(drawn.logprobs[0]) for item, drawn in enumerate(found)}
+    assert [item for item, chance in chances.items() if chance > 0] == [4, 7, 9, 20]
+    assert sum(chances.values()) == pytest.approx(1)
+
+
 def test_popularity_of_a_large_catalogue_chooses_among_its_most_popular_items(
     version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:

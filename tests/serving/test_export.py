@@ -17,8 +17,13 @@ from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.transitions import observe
 from recsys_rl.recommender import load
 from recsys_rl.serving.at_rest.export_log import _id_of, export
-from recsys_rl.serving.at_rest.opened_record import Record, interval_of
+from recsys_rl.serving.at_rest.export_survey import Logger, logger_names, times_of
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw
+from recsys_rl.serving.record.record_schema import Decision, ServedPolicy, Session
+from recsys_rl.serving.session_state import SessionState
+from recsys_rl.types import Interface
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.user_hashes import number_of
 from tests.doors import SERVED
@@ -26,6 +31,35 @@ from tests.serving.servers import begun, event, recommend, send, serving, traine
 
 At = Callable[[str], Path]
 LATER = 6000.0  # seconds after which sessions that have ended are mature
+
+
+def test_loggers_of_one_name_have_different_names() -> None:
+    old, new = ServedPolicy(1, "ppo", "a" * 64, "a.pt"), ServedPolicy(2, "ppo", "b" * 64, "b.pt")
+    drawn: dict[Logger, ServedPolicy | None] = {
+        ("ppo", 0.0): None,
+        (1, 0.0): old,
+        (2, 0.0): new,
+        (1, 0.25): old,
+        (0, 0.0): new,
+    }
+    assert list(logger_names(drawn).items()) == [
+        (("ppo", 0.0), "ppo (application)"),
+        ((1, 0.0), "ppo"),
+        ((2, 0.0), "ppo (bbbbbbbb)"),
+        ((1, 0.25), "0.75 ppo + 0.25 random"),
+        ((0, 0.0), "popularity-drawn"),
+    ]
+
+
+def test_times_of_a_session_do_not_fall() -> None:
+    """The clock was set back by two seconds after the second decision."""
+    session = SessionState(Session(1, 1, 0, 0.0, -1, (), 1.0, 1.0), Interface((), (3,)))
+    rest = (1, "", "", 12.0, (0,), (0.0,), (0.5,), 0.0, None, (), "", b"")
+    times = {4: 10.0, 6: 12.5, 7: 10.5, 9: 13.0}
+    session.decisions = [
+        Decision(number, 1, step, at, *rest) for step, (number, at) in enumerate(times.items())
+    ]
+    assert times_of(session) == {4: 10_000, 6: 12_500, 7: 12_500, 9: 13_000}
 
 
 @pytest.mark.parametrize("platform", SERVED)

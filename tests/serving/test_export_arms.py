@@ -23,7 +23,8 @@ from recsys_rl.recommender import load
 from recsys_rl.serving import rule
 from recsys_rl.serving.at_rest.export_arms import _mixed
 from recsys_rl.serving.at_rest.export_record import Exported, export_record
-from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
+from recsys_rl.serving.at_rest.opened_record import open_snapshot
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.serving.record.record_schema import Session, SessionRows
 from recsys_rl.serving.versions import Version
 from recsys_rl.types import Obs

@@ -14,7 +14,8 @@ from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.serving.at_rest.export_record import export_record
-from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
+from recsys_rl.serving.at_rest.opened_record import open_snapshot
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.utils.files import sha256_of
 from tests.doors import train_in
 from tests.own_logs import policy, sessions

@@ -24,7 +24,8 @@ from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.serving.at_rest.check import check
 from recsys_rl.serving.at_rest.export_record import export_record
-from recsys_rl.serving.at_rest.opened_record import Record, interval_of, open_snapshot
+from recsys_rl.serving.at_rest.opened_record import Record, open_snapshot
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.serving.record.record_schema import FORMAT
 from tests.own_logs import clicks, policy, write_csv
 from tests.serving.servers import event, recommend, send, serving

@@ -22,7 +22,8 @@ from recsys_rl.logs.transitions import observe as observations
 from recsys_rl.recommender import load
 from recsys_rl.serving.at_rest.check import check
 from recsys_rl.serving.at_rest.export_log import export
-from recsys_rl.serving.at_rest.opened_record import Record, interval_of
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.serving.jobs import Observe, Recommend
 from recsys_rl.serving.messages import ObserveRequest, RecommendRequest
 from tests.doors import SERVED

@@ -20,7 +20,8 @@ from recsys_rl.logs.decision_table import read_table
 from recsys_rl.logs.intervals import files_in_order
 from recsys_rl.recommender import Visit, load
 from recsys_rl.serving.at_rest.export_table import export_table
-from recsys_rl.serving.at_rest.opened_record import Record, interval_of
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.serving.record.facts import facts_of
 from recsys_rl.serving.server import place_of
 from recsys_rl.utils.files import sha256_of

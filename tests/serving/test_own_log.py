@@ -25,7 +25,8 @@ from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.serving.at_rest.check import check
 from recsys_rl.serving.at_rest.export_table import TableExport, export_table
-from recsys_rl.serving.at_rest.opened_record import Record, interval_of
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.utils.files import sha256_of
 from tests.own_logs import clicks, policy, sessions, write_csv
 from tests.serving.servers import event, recommend, send, serving

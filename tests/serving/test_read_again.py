@@ -32,7 +32,8 @@ from recsys_rl.logs.transitions import observe
 from recsys_rl.logs.users.from_log import check_learnable
 from recsys_rl.make import agent_of
 from recsys_rl.serving.at_rest.export_record import export_record
-from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
+from recsys_rl.serving.at_rest.opened_record import open_snapshot
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.serving.loop.gate_compare import bench, compare
 from recsys_rl.serving.loop.learners import Learner, Task
 from recsys_rl.serving.loop.rounds import LOG
@@ -203,7 +204,7 @@ def test_retrain_says_what_the_gate_can_not_judge_before_it_learns(
     monkeypatch.setattr(
         "recsys_rl.serving.loop.retrain.learners_of", lambda champion: [Learner("cql", "never", fails)]
     )
-    monkeypatch.setattr("recsys_rl.serving.at_rest.opened_record.IN_FLIGHT", -LATER)
+    monkeypatch.setattr("recsys_rl.serving.at_rest.record_interval.IN_FLIGHT", -LATER)
     folder, db = tmp_path / "policies", tmp_path / "r.sqlite"
     folder.mkdir()
     path = Path(shutil.copy(checkpoint("long-video"), folder / "1.pt"))

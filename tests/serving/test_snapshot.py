@@ -16,7 +16,8 @@ from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serving.at_rest.check import wrong_arms
 from recsys_rl.serving.at_rest.export_record import export_record
-from recsys_rl.serving.at_rest.opened_record import IN_FLIGHT, Interval, interval_of, open_snapshot
+from recsys_rl.serving.at_rest.opened_record import open_snapshot
+from recsys_rl.serving.at_rest.record_interval import IN_FLIGHT, Interval, interval_of
 from recsys_rl.serving.record.record_schema import LEAVE, Decision, Event, Person, Session
 from recsys_rl.serving.record.store import Store
 from tests.serving.live import live

@@ -17,11 +17,10 @@ import pytest
 import torch
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serving.jobs import Call, Moment
-from recsys_rl.serving.jobs import Look as LookAtWorker
+from recsys_rl.serving.jobs import Call, Moment, ReadMoment
 from recsys_rl.serving.loop.release import status_lines
 from recsys_rl.serving.record.snapshot import Snapshot
-from recsys_rl.serving.release_changes import back, start
+from recsys_rl.serving.release_changes import end, start
 from recsys_rl.serving.releases.canary import CanarySettings, Look
 from recsys_rl.serving.releases.outcomes import Outcomes
 from recsys_rl.serving.versions import Version
@@ -300,9 +299,9 @@ def test_failed_looks_of_another_release_do_not_count(
             if len(failed) < 3:
                 failed.append(release.start.number)
                 if len(failed) == 2:
-                    moment: Moment = await worker.submit(LookAtWorker())
+                    moment: Moment = await worker.submit(ReadMoment())
                     assert moment.challenger is not None
-                    await worker.submit(Call(partial(back, challenger=b, reason="")))
+                    await worker.submit(Call(partial(end, challenger=b, reason="")))
                     again = partial(start, version=moment.challenger, share=0.5, unit="session")
                     await worker.submit(Call(again))
                 raise sqlite3.OperationalError("disk I/O error")

@@ -24,6 +24,7 @@ from recsys_rl.data.tables.kinds import about_kinds, kinds_in
 from recsys_rl.data.tables.read import HEADLESS, TableFile, has_header, open_table
 from recsys_rl.data.tables.schema import COLUMNS, EVENTS, NO_COLUMN, columns_text, find_columns, not_read
 from recsys_rl.errors import one_line, short
+from recsys_rl.settings.fields import check_used
 from recsys_rl.types import InteractionLog, UserError, genres_and_year
 from recsys_rl.utils.user_hashes import drawn_order
 
@@ -118,11 +119,8 @@ def named_columns(
     named = find_columns(table.path, table.names, given)
     if event_weights is None:
         return named
-    if "event" not in named:
-        raise UserError(
-            f"--event-weights has no effect on {table.path}: it has no column of kinds of events; leave the "
-            "option out, or name the column with --event-column."
-        )
+    no_kinds = f"{table.path} has no column of kinds of events; --event-column would name it"
+    check_used(("event_weights", "event" not in named, no_kinds))
     if given.get("rating") not in (None, NO_COLUMN):
         raise UserError("--event-weights and --rating-column both say what a like is: give one of them.")
     return {role: name for role, name in named.items() if role != "rating"}

@@ -87,7 +87,7 @@ def wrong(source: str, sentence: str, **values: Any) -> TableError:
 
 def words_of(table: TableFile, start: int = 0) -> Words:
     """The words for rows: lines of a text file, as an editor shows them. ``start``: rows before the first."""
-    if table.raw is None:
+    if not table.of_lines:
         return {"row": lambda row: f"row {row + start}"}
     return {"row": lambda row: f"line {table.line(row + start)}"}
 

@@ -27,7 +27,7 @@ from recsys_rl.data.tables.item_encoding import (
     fitted,
 )
 from recsys_rl.data.tables.item_encoding import NEVER as EVER
-from recsys_rl.data.tables.read import open_table
+from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.data.tables.schema import COLUMNS, ITEMS, common_names, find_columns, plain_name
 from recsys_rl.data.tables.times import format_in, seconds
 from recsys_rl.data.tables.values import label, no_value, on, whole_number
@@ -109,8 +109,10 @@ class ItemFacts:
         return {"genres": genres, "year": torch.tensor(years, dtype=torch.float32)}
 
 
-def read_items(path: str | Path, item_column: str, text_ids: bool, known: Collection[str] = ()) -> ItemFacts:
-    """Read a file about items.
+def read_items(
+    source: str | Path | TableFile, item_column: str, text_ids: bool, known: Collection[str] = ()
+) -> ItemFacts:
+    """Read a file about items, or the table of them that a log has.
 
     Raises UserError if it can't be read or holds no ids, and for an attribute beyond LARGEST.
 
@@ -119,7 +121,8 @@ def read_items(path: str | Path, item_column: str, text_ids: bool, known: Collec
         text_ids: True if the ids of the log are strings; else other ids than whole numbers are left out.
         known: columns that are attributes already, also if nearly each item of this file has its own text.
     """
-    file, table = one_line(path), open_table(path, headless=_HEADLESS)
+    table = source if isinstance(source, TableFile) else open_table(source, headless=_HEADLESS)
+    path, file = table.path, one_line(table.path)
     id_column = _id_column(path, table.names, item_column)
     names = list(dict.fromkeys(table.names))
     rows = table.rows(names)
@@ -149,7 +152,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool, known: Collec
         clock=clock,
         periods=periods,
         former=former,
-        note=f"{number:,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
+        note=f"{number:,} items in {one_line(path.name)}" + f" ({said})" * bool(said),
     )
 
 

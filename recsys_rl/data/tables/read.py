@@ -1,14 +1,16 @@
-"""Tables in the formats that people have: text with any separator, gzip of it, and Parquet.
+"""Tables in the formats that people have: text with any separator, JSON lines, gzip of both, and Parquet.
 
-Text is UTF-8, else Latin-1. The separator of a text file is found in its first line, or given. A header may
-be typed (`user_id:token`, as in `.inter` files) or absent (as in the `.dat` and `.data` files of MovieLens).
-Text columns stay text: the caller parses them.
+Text is UTF-8, else Latin-1. A file that begins with { has JSON lines (json_lines.py). The separator of other
+text is found in its first line, or given. A header may be typed (`user_id:token`, as in `.inter` files) or
+absent (as in the `.dat` and `.data` files of MovieLens). Text columns stay text: the caller parses them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
+import gzip
 import io
 import itertools
 import re
@@ -20,11 +22,13 @@ from typing import Any, Literal
 
 import polars as pl
 
+from recsys_rl.data.tables.json_lines import JsonTable, read_json_lines
 from recsys_rl.data.tables.values import NUMBER
 from recsys_rl.errors import UserError, error_text, short
+from recsys_rl.settings.fields import check_used
 from recsys_rl.utils.download import gunzip
 
-TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data")
+TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data", ".jsonl", ".ndjson", ".dsjson")
 ENDINGS = (*(ending + packed for ending in TEXT_ENDINGS for packed in ("", ".gz")), ".parquet")
 
 WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
@@ -45,15 +49,34 @@ class TableFile:
 
     path: Path
     names: tuple[str, ...]  # of the columns, without types
-    raw: bytes | None = None  # the text; None for Parquet
-    separator: str = ""  # one byte; "" for Parquet
+    raw: bytes | None = None  # the text of columns; None for JSON lines and Parquet
+    separator: str = ""  # one byte; "" for JSON lines and Parquet
     quoted: bool = True  # a field may be enclosed in quotation marks
-    note: str = ""  # about the encoding, if it is not UTF-8
+    note: str = ""  # about the encoding, if it is not UTF-8, and about lines that are left out
     files: tuple[Path, ...] = ()  # of Parquet
     headless: bool = False  # True if the first line of ``raw`` is not in the file
+    json: JsonTable | None = None  # of JSON lines
+
+    @property
+    def of_lines(self) -> bool:
+        """True for a text, whose rows have lines and which is held in memory; False for Parquet."""
+        return self.raw is not None or self.json is not None
+
+    @property
+    def is_dsjson(self) -> bool:
+        return self.json is not None and self.json.dsjson
+
+    @property
+    def items(self) -> TableFile | None:
+        """The table of the items that the file has beside its decisions; None without one."""
+        if self.json is None or self.json.items is None:
+            return None
+        return in_memory(self.path, self.json.items)
 
     def rows(self, columns: Sequence[str]) -> pl.DataFrame:
         """The rows with these columns, strings for a text file. Raises UserError if it can't be parsed."""
+        if self.json is not None:
+            return self.json.frame.select(list(dict.fromkeys(columns)))
         with parsing(self.path):
             if self.raw is None:
                 return pl.read_parquet(list(self.files), columns=list(columns), glob=False)
@@ -74,6 +97,8 @@ class TableFile:
 
     def line(self, row: int) -> int:
         """The line of a text file in which a row (from 1) begins, as an editor counts them."""
+        if self.json is not None:
+            return self.json.lines[row - 1]
         number = row + 1 - self.headless
         if self.quoted and b'"' in (self.raw or b""):  # a field in quotes may have several lines
             number = next((line for line, _ in itertools.islice(self._starts(), row, None)), number)
@@ -103,7 +128,7 @@ class TableFile:
 
     def scan(self, columns: Sequence[str]) -> pl.LazyFrame:
         """``rows``, read in pieces if the file is Parquet."""
-        if self.raw is not None:
+        if self.of_lines:
             return self.rows(columns).lazy()
         return pl.scan_parquet(list(self.files), glob=False).select(columns)
 
@@ -152,6 +177,11 @@ def _decoded(value: Any) -> Any:
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
+def in_memory(path: Path, frame: pl.DataFrame) -> TableFile:
+    """A table of rows that are in memory; ``path``: the file that they come from."""
+    return TableFile(path, tuple(frame.columns), json=JsonTable(frame, range(1, frame.height + 1)))
+
+
 def open_table(path: str | Path, separator: str | None = None, headless: Sequence[str] = ()) -> TableFile:
     """Read the header of a file that ends in one of ``ENDINGS``, or of a folder of Parquet files.
 
@@ -164,14 +194,19 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
     if path.is_dir() or path.name.lower().endswith(".parquet"):
         if path.is_file() and path.stat().st_size == 0:
             raise UserError(f"{path} is empty: give a log with a header and at least one row.")
-        if separator is not None:
-            raise UserError(f"{path} is Parquet, which has no separator: leave --separator out.")
+        check_used(("separator", separator is not None, f"{path} is Parquet"))
         with parsing(path):
             # Without glob=False, polars reads a[1].parquet as the pattern of a1.parquet.
             files = files_of(path)
             return TableFile(
                 path, tuple(pl.scan_parquet(files, glob=False).collect_schema().names()), files=tuple(files)
             )
+    if _is_json(path):
+        if separator is not None:
+            raise UserError(f"{path} has JSON lines, which have no separator: leave --separator out.")
+        facts = path.stat()
+        table = _json_table(path, facts.st_mtime_ns, facts.st_size)
+        return TableFile(path, tuple(table.frame.columns), note=table.note, json=table)
     raw, note = _utf8(_text_of(path))
     first = raw[: (raw.find(b"\n") + 1) or len(raw)].decode().rstrip("\r\n")
     between = WORDS.get(separator, separator) if separator is not None else _separator(first)
@@ -244,6 +279,23 @@ def is_own(log: object) -> bool:
     """True for paths of --log whose first is a table of people's own, and not a log of `recsys-rl record`."""
     first = log[0] if isinstance(log, tuple | list) and log else log
     return isinstance(first, str | Path) and bool(first) and not has_header(first)
+
+
+def _is_json(path: Path) -> bool:
+    """True if the text of the file begins with an object."""
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            return file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    except (OSError, EOFError, zlib.error):
+        return False  # the reader of the text reports it
+
+
+@functools.lru_cache(2)  # a command opens its log several times
+def _json_table(path: Path, time: int, size: int) -> JsonTable:
+    """The rows of JSON lines; ``time`` and ``size`` show that the file was written again."""
+    return read_json_lines(path, _utf8(_text_of(path))[0])
 
 
 def _utf8(raw: bytes) -> tuple[bytes, str]:

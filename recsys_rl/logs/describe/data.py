@@ -7,9 +7,12 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recsys_rl.data.tables.columns import DecisionColumns, EventColumns, TimedFile
-from recsys_rl.errors import amount, listed, short
+from recsys_rl.data.tables.frames import with_files
+from recsys_rl.errors import UserError, amount, listed, short
+from recsys_rl.logs.describe import survey
 from recsys_rl.logs.describe.compare import Comparison, compare
 from recsys_rl.logs.describe.description import Description
 from recsys_rl.logs.describe.learnable import (
@@ -19,8 +22,7 @@ from recsys_rl.logs.describe.learnable import (
     lacks_candidates,
     missing_most,
 )
-from recsys_rl.logs.describe.survey import describe
-from recsys_rl.settings.fields import Finite, check_fields
+from recsys_rl.settings.fields import Finite, build, check_fields
 from recsys_rl.settings.names import learners_from_logs
 from recsys_rl.settings.shared import Need
 from recsys_rl.utils.files import check_writable, write_text
@@ -103,7 +105,7 @@ class DescribeConfig(EventColumns, DecisionColumns):
     """One file to describe."""
 
     file: str = ""
-    """The log: a text file or Parquet."""
+    """The log: a text file, JSON lines or Parquet."""
     json: str | None = None
     """File for the description as JSON."""
 
@@ -146,14 +148,31 @@ def compare_files(options: CompareConfig) -> Comparison:
     return comparison
 
 
-def describe_file(options: DescribeConfig, map_tasks: MapTasks = in_this_process) -> Description:
+def describe(
+    options: DescribeConfig | None = None, map_tasks: MapTasks = in_this_process, **settings: Any
+) -> Description:
     """Print the description of a log, and write it to the file of ``json``. Raises UserError.
 
-    ``map_tasks``: as in ``describe``.
+        describe(log=frame, user_column="visitor")
+
+    Args:
+        options: all settings; None: those of ``settings``.
+        map_tasks: as in ``survey.describe``.
+        settings: fields of DescribeConfig, and ``log`` for its ``file``, which may be a data frame.
     """
+    with with_files(settings) as known:
+        if len(files := known.pop("log", ())) > 1:
+            raise UserError(f"log names {len(files)} logs: give one.")
+        known |= {"file": files[0]} if files else {}
+        return _described(
+            build(DescribeConfig, {**({} if options is None else vars(options)), **known}), map_tasks
+        )
+
+
+def _described(options: DescribeConfig, map_tasks: MapTasks) -> Description:
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    description = describe(options.file, options.separator, options.columns, map_tasks)
+    description = survey.describe(options.file, options.separator, options.columns, map_tasks)
     for line in description.lines():
         say(line)
     values = dataclasses.asdict(description) | {"density": description.density}

@@ -189,9 +189,7 @@ class EventSurvey:
     def listed(self, counts: Mapping[str, Count]) -> tuple[Problem, ...]:
         table = self.layout.table
         return tuple(
-            Problem(
-                text, count, row, None if table.raw is None else table.line(row), self.mends.get(text, "")
-            )
+            Problem(text, count, row, table.line(row) if table.of_lines else None, self.mends.get(text, ""))
             for text, (count, row) in counts.items()
         )
 

@@ -29,7 +29,7 @@ class LoggedChoices:
     def row_name(self, row: int) -> str:
         """The words for a row, from 1: of a text file its line, as an editor counts."""
         table = self.layout.table
-        return f"row {row:,}" if table.raw is None else f"line {table.line(row):,}"
+        return f"line {table.line(row):,}" if table.of_lines else f"row {row:,}"
 
     def kind(self, cells: pl.Expr) -> Kind:
         """The type of an expression on the scan."""

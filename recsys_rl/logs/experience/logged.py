@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.errors import FieldError, UserError, amount
+from recsys_rl.errors import UserError, amount
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.experience.dealt import Decisions, check_processes, dealt
@@ -33,6 +33,7 @@ from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.objective.weighted import FIELD
 from recsys_rl.protocols import Learner, Watcher
 from recsys_rl.settings.config import Config
+from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Batch, Catalogue, Interface, World, tensors_of
 
@@ -159,11 +160,7 @@ def _opened(config: Config, world: World, processes: int) -> _TrainingSide:
     if world.is_empty:
         raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
     data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
-    if data.stranger_share:
-        raise FieldError(
-            "data_config.stranger_share",
-            f"is {data.stranger_share:g}: the profiles of a log are in the log; leave it out.",
-        )
+    check_used(("stranger_share", data.stranger_share > 0, "the profiles of a log are in the log"))
     source = open_log(settings.log, Place.of_run(config, world))
     header, note = source.header, ""
     rows = MOST_ROWS if processes == 1 else -(-min(source.num_rows, MOST_ROWS) // processes)

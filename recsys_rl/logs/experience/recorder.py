@@ -19,6 +19,7 @@ from recsys_rl.logs.experience.decisions import forbidden, outcomes
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.protocols import Simulator
 from recsys_rl.settings.config import Config
+from recsys_rl.settings.fields import check_used
 from recsys_rl.training.observers import Observer
 from recsys_rl.training.run import Run
 from recsys_rl.types import Action, Obs, Step, World, tensors_of
@@ -31,8 +32,8 @@ def make_recorder(config: Config, world: World, env: Any) -> Recorder:
     """
     settings, model = config.train_config, config.model_config
     assert settings.record is not None
-    if not isinstance(env, RecEnv):
-        raise UserError("--record needs a platform with a catalogue, in which the run acts: leave it out.")
+    acts = isinstance(env, RecEnv)
+    check_used(("record", not acts, "only on a platform with a catalogue, in which the run acts"))
     if env.interface.visits > 1:
         raise UserError("--record: a log holds sessions of one visit, so train with --visits 1.")
     header = DecisionHeader(

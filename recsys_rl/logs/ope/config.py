@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from recsys_rl.data.tables.columns import DecisionFile
 from recsys_rl.evaluation.policies import check_once
 from recsys_rl.logs.ope.judge import LOGGED
-from recsys_rl.settings.fields import Count, Positive, Range, Share, check_fields
+from recsys_rl.settings.fields import Count, Positive, Range, Share, check_fields, check_used
 from recsys_rl.settings.names import platform_of
 from recsys_rl.settings.shared import Seed
 from recsys_rl.types import UserError
@@ -23,9 +23,9 @@ class OpeConfig(DecisionFile):
     """One evaluation of policies on a log of decisions."""
 
     log: tuple[str, ...] = ()
-    """The decisions: a file of recsys-rl record, your own text or Parquet file with named columns, or a
-    public log: open-bandit, kuairand-random. For the checkpoint of a policy of your own tables --log may be
-    repeated."""
+    """The decisions: a file of recsys-rl record, your own text, JSON lines or Parquet with named columns,
+    dsjson of Vowpal Wabbit, or a public log: open-bandit, kuairand-random. For the checkpoint of a policy of
+    your own tables --log may be repeated."""
     data_dir: str | None = None
     """Folder of the public log's own files. open-bandit takes the dataset's folder, or that of one log of it,
     as bts/men. Without it, kuairand-random is downloaded (47 MB)."""
@@ -111,8 +111,8 @@ class OpeConfig(DecisionFile):
             raise UserError("--verdict is on a policy, against what the log earned: name another one.")
         if self.verdict == TARGET and self.target is None:
             raise UserError("--verdict target is on the policy of --target: give --target FILE.")
-        if self.interval != "bernstein" and self.largest_weight is not None:
-            raise UserError("--largest-weight belongs to --interval bernstein: give both, or neither.")
+        unbounded = self.interval != "bernstein" and self.largest_weight is not None
+        check_used(("largest_weight", unbounded, "only with --interval bernstein"))
 
     @property
     def source(self) -> str:

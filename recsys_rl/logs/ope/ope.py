@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys_rl.data.tables.frames import with_files
 from recsys_rl.errors import one_line
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.decision_table import DecisionTable
@@ -32,7 +33,7 @@ from recsys_rl.logs.ope.reward_model import Fit, logistic, of_each_value, ridge
 from recsys_rl.logs.ope.rows import Intervals, plain_row
 from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.logs.target import Ids, Target, read_target
-from recsys_rl.settings.fields import did_you_mean
+from recsys_rl.settings.fields import build, check_used, did_you_mean
 from recsys_rl.types import Catalogue, Feedback, UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
@@ -41,13 +42,26 @@ from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
 MOST_VALUES = 100  # of the piece of --q-by
 
 
-def ope(options: OpeConfig, map_tasks: MapTasks = in_this_process) -> OpeResult:
+def ope(
+    options: OpeConfig | None = None, map_tasks: MapTasks = in_this_process, **settings: Any
+) -> OpeResult:
     """Judge the policies, print the table, and write the JSON file.
 
-    ``map_tasks`` judges the parts of a log with more rows than models are fitted on.
+        ope(log=frame, checkpoint="mine.pt").to_frame()
 
-    Raises UserError for a file or a policy that can't be used.
+    Args:
+        options: all settings; None: those of ``settings``.
+        map_tasks: judges the parts of a log with more rows than models are fitted on.
+        settings: fields of OpeConfig. ``log`` may be a data frame in place of a path, or a list of these.
+
+    Raises UserError for a log or a policy that can't be used.
     """
+    with with_files(settings) as known:
+        given = {} if options is None else vars(options)
+        return _judged(build(OpeConfig, {**given, **known}), map_tasks)
+
+
+def _judged(options: OpeConfig, map_tasks: MapTasks) -> OpeResult:
     if not options.log:
         raise UserError("The log is missing: give --log FILE.")
     if options.json is not None:
@@ -78,14 +92,15 @@ def estimates(
     if read.parts is None:
         note_one_task(map_tasks, f"up to {FITTED:,} decisions are one part")
     log, of, fitted = replayed(options, read)
+    policies, makers = [*policies_of(options, read), *further], loggers_of(options, read, log)
     judged = judge(
         log,
         [log] if read.parts is None else read.parts(),
-        [*policies_of(options, read), *further],
+        policies,
         _targets(options),
         fit_of(options, log, read),
         read.rewards,
-        loggers_of(options, read, log),
+        makers,
         settings_of(options),
         read.streams,
         of,
@@ -316,11 +331,7 @@ def _check_q_by(options: OpeConfig, log: ReplayedLog) -> None:
             f"--q-by {name} is not a piece of the context of {one_line(options.source)}"
             f"{did_you_mean(name, known)}: {mend}."
         )
-    if log.totals.steps > 1:
-        raise UserError(
-            f"{one_line(options.source)} has sessions of several steps, and --q-by is for sessions of one "
-            "step: leave it out."
-        )
+    check_used(("q_by", log.totals.steps > 1, "only for sessions of one step"))
     values = len(log.rows[:, columns].unique(dim=0))
     if values > MOST_VALUES:
         raise UserError(

@@ -85,17 +85,15 @@ def _unit(times: Tensor) -> float:
 
 
 def _kept(parts: Parts, rows: Callable[[DecisionLog], Tensor]) -> Parts:
+    """The decisions ``rows`` (E,) of each part that has any."""
+
     def kept() -> Iterator[DecisionLog]:
-        return _left(parts(), rows)
+        for log in parts():
+            mine = rows(log)
+            if bool(mine.any()):
+                yield log.rows(mine)
 
     return kept
-
-
-def _left(parts: Iterable[DecisionLog], rows: Callable[[DecisionLog], Tensor]) -> Iterator[DecisionLog]:
-    for log in parts:
-        mine = rows(log)
-        if bool(mine.any()):
-            yield log.rows(mine)
 
 
 def end_of_learning(options: OpeConfig, source: OwnLog, checkpoints: Iterable[Checkpoint]) -> int | None:

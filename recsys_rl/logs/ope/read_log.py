@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -54,7 +55,7 @@ from recsys_rl.logs.users.from_log import of_learned
 from recsys_rl.logs.users.platform import LearnedUsers
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights
 from recsys_rl.session import PIECES
-from recsys_rl.settings.fields import did_you_mean
+from recsys_rl.settings.fields import check_used, did_you_mean
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.training.latest import print_latest
 from recsys_rl.types import Catalogue, Interface, UserError
@@ -65,6 +66,7 @@ STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "p
 FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
 FITTED_OWN = 65_536  # the same of people's own tables with propensities: a training may hold its part of them
 PART = 65_536  # rows of a part of a larger log
+PROBABILITIES = "your own may have a column probabilities, of every item"
 HELDOUT_OF_NOBODY = (
     "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or leave it "
     "out."
@@ -98,70 +100,68 @@ def read_log(options: OpeConfig) -> ReadLog:
     if public or (own and options.checkpoint is None):
         folders = options.data_dir, options.cache_dir
         return _of_table(options, open_log(options.log, None, options, options.items, folders), own)
-    files = _checkpoints(options) if own else {}
-    source = open_log(options.log, next(iter(files.values()), None), options)
-    if not own and (source.header.platform or options.checkpoint is not None):
-        files = _checkpoints(options, source.header.platform)
+    return _of_own_tables(options) if own else _of_recorded(options)
+
+
+def _of_own_tables(options: OpeConfig) -> ReadLog:
+    """People's own tables, judged by checkpoints whose policies learned from such tables."""
+    files = _checkpoints(options)
     every = [*files.values()]
+    source = open_log(options.log, every[0], options)
+    assert isinstance(source, OwnLog)
+    rows: Parts = partial(judged_parts, source, every, PART, end_of_learning(options, source, every))
+    rows = _judged_on(options, rows, every, PER_SECOND)
+    log, parts = _sampled(options, rows, FITTED_OWN if source.has_propensities else FITTED)
+    for note in about_tables(source, every, [log] if parts is None else rows(), options.since):
+        announce(note)
+    return replace(_by_checkpoint(options, log, files, own=True), parts=parts)
+
+
+def _of_recorded(options: OpeConfig) -> ReadLog:
+    """A log of `recsys-rl record` or of a server."""
+    source = open_log(options.log)
+    by_checkpoint = source.header.platform or options.checkpoint is not None
+    files = _checkpoints(options, source.header.platform) if by_checkpoint else {}
     rows: Parts = partial(source.parts, PART)
-    if isinstance(source, OwnLog):
-        rows = partial(judged_parts, source, every, PART, end_of_learning(options, source, every))
-    elif source.header.applications:
+    if source.header.applications:
         rows, note = with_propensities(source.name, source.header, rows)
         if note:
             print(note, file=sys.stderr)
-    rows = _judged_on(options, rows, every, PER_SECOND if own else None)
-    exact = isinstance(source, OwnLog) and source.has_propensities
-    log, complete = _sampled(options, rows, FITTED_OWN if exact else FITTED)
-    if isinstance(source, OwnLog):
-        for note in about_tables(source, every, [log] if complete else rows(), options.since):
-            announce(note)
-    else:
-        _refuse_without_support(options.source, log)
+    log, parts = _sampled(options, _judged_on(options, rows, [*files.values()]), FITTED)
+    _refuse_without_support(options.source, log)
     if files:
-        read = _by_checkpoint(options, log, files, own)
+        read = _by_checkpoint(options, log, files, own=False)
     else:
         read = _of_signals(options, log, source, _bare_catalogue(options.source, log))
-    return read if complete else replace(read, parts=rows)
+    return replace(read, parts=parts)
 
 
 def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
-    """Raise UserError for options that have no effect on this kind of log."""
+    """Raise UserError for options that have no effect on this kind of log, or lack the checkpoint."""
     source, checkpoint = options.source, options.checkpoint
-    if public and checkpoint is not None:
-        raise UserError(f"--log {source} has no policy of a checkpoint: leave --checkpoint out.")
     if len(options.log) > 1 and not (own and checkpoint is not None):
         raise UserError(
             f"{source}: several logs are read together only for the checkpoint of a policy of your "
             "own tables: give --checkpoint, or one log."
-        )
-    if not public and options.data_dir is not None:
-        raise UserError(
-            f"--data-dir is for a public log ({', '.join(LOGS)}), and {source} is a file: leave it out."
         )
     if not public and len(options.log) == 1 and not Path(source).exists() and not Path(source).suffix:
         raise UserError(
             f"Log {source} was not found{did_you_mean(source, LOGS)}: choose {', '.join(LOGS)}, or give a "
             "file."
         )
-    if options.logger and (public or own):
-        raise UserError(
-            f"--logger is for a log of recsys-rl record, and {source} is another log: leave it out. "
-            "Your own log may hold the logger's probability of every item in a column probabilities."
-        )
+    of_tables = {f"{name}_column": value is not None for name, value in options.columns.items()}
+    of_tables |= {name: getattr(options, name) is not None for name in TABLE_OPTIONS}
+    of_tables["missing"] = options.missing == "refuse"
+    other, recorded = "only for a log of your own", "only for a log of recsys-rl record"
+    check_used(
+        ("checkpoint", public and checkpoint is not None, f"{source} has no policy of a checkpoint"),
+        ("data_dir", not public and options.data_dir is not None, f"only for {', '.join(LOGS)}"),
+        ("logger", bool(options.logger) and (public or own), f"{recorded}; {PROBABILITIES}"),
+        *((name, given and not own, other) for name, given in of_tables.items()),
+        ("items", own and checkpoint is not None and options.items is not None, "--checkpoint has its items"),
+    )
     if options.logger and checkpoint is None and not header_of_log(Path(source)).platform:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
-    if not own:
-        why = f"{source} has {'its own columns' if public else 'the columns of ours'}"
-        given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
-        given += [name for name in TABLE_OPTIONS if getattr(options, name) is not None]
-        given += ["missing"] if options.missing == "refuse" else []
-        if given:
-            raise UserError(f"--{given[0]} is for your own log, and {why}.")
-    if own and checkpoint is not None and options.items is not None:
-        raise UserError(
-            f"--items is for a log without a checkpoint, and {checkpoint} has its items: leave it out."
-        )
     if options.users == "heldout" and checkpoint is None and (public or own):
         raise UserError(HELDOUT_OF_NOBODY)
 
@@ -186,24 +186,21 @@ def _judged_on(
     return rows if options.since is None else later(rows, options.since, per_second)
 
 
-def _sampled(options: OpeConfig, rows: Parts, most: int) -> tuple[DecisionLog, bool]:
-    """As ``sampled``. Raises UserError if the options leave no session."""
-    generator = generators(options.seed, "sample")["sample"]
-    return sampled(_or_refused(options, rows()), most, generator)
+def _sampled(options: OpeConfig, rows: Parts, most: int) -> tuple[DecisionLog, Parts | None]:
+    """The log as of ``sampled``, and its parts if that is not the whole. Raises UserError for none."""
+    logs = rows()
+    first = next(logs, None)
+    if first is None:
+        raise _no_session(options)
+    log, complete = sampled(chain([first], logs), most, generators(options.seed, "sample")["sample"])
+    return log, None if complete else rows
 
 
-def _or_refused(options: OpeConfig, logs: Iterable[DecisionLog]) -> Iterator[DecisionLog]:
-    """The parts; raises UserError where there is none."""
-    empty = True
-    for log in logs:
-        empty = False
-        yield log
-    if empty:
-        whose = " of users who were held out from training" if options.users == "heldout" else ""
-        since = "" if options.since is None else f" that began at {one_line(options.since)} or later"
-        raise UserError(
-            f"{options.source} holds no session{whose}{since}, so nothing here can judge a policy."
-        )
+def _no_session(options: OpeConfig) -> UserError:
+    """The error of a log of which --users and --since leave nothing."""
+    whose = " of users who were held out from training" if options.users == "heldout" else ""
+    since = "" if options.since is None else f" that began at {one_line(options.since)} or later"
+    return UserError(f"{options.source} holds no session{whose}{since}, so nothing here can judge a policy.")
 
 
 def _of_table(options: OpeConfig, source: LogSource, own: bool) -> ReadLog:
@@ -215,7 +212,8 @@ def _of_table(options: OpeConfig, source: LogSource, own: bool) -> ReadLog:
     if options.since is not None:
         per_second = PER_SECOND if own else None
         table = table.part(begun_since(table.log, start_of(options.since), options.since, per_second))
-        next(_or_refused(options, [table.log] if table.log.num_rows else []), None)
+        if not table.log.num_rows:
+            raise _no_session(options)
     return _of_signals(options, table.log, source, table.catalogue, table)
 
 

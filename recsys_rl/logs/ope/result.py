@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from recsys_rl.logs.ope.diagnostics import LOST, PROMISES, Calibration, WeightReport
 from recsys_rl.logs.ope.propensities import PropensityFit
 
@@ -235,6 +237,10 @@ class OpeResult:
     def promises(self) -> dict[str, str]:
         """The promise of each kind of interval of the rows."""
         return {kind: PROMISES[kind] for kind in sorted({row.interval for row in self.rows})}
+
+    def to_frame(self) -> pl.DataFrame:
+        """The rows of the table as a data frame, with all numbers of each estimate."""
+        return pl.DataFrame([row.row() for row in self.rows], infer_schema_length=None)
 
     def json(self) -> dict[str, Any]:
         """The content of the JSON file. Numbers that are not finite are null."""

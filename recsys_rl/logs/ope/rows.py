@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -68,8 +68,9 @@ def score(
     users: Tensor,
     how: Intervals | None = None,
     knowledge: Knowledge | None = None,
+    names: Collection[str] = ESTIMATORS,
 ) -> Scored:
-    """Run all estimators whose needs the evidence meets. ``users`` (N,).
+    """Run the estimators ``names`` whose needs the evidence meets. ``users`` (N,).
 
     Raises UserError for an interval that no estimator has on this log.
     """
@@ -78,7 +79,7 @@ def score(
         _check_bernstein(log, how)
     model, known, scored = _calibration(log), met(log), Scored([], {})
     for estimator in ESTIMATORS.values():
-        if known.issuperset(estimator.needs):
+        if estimator.name in names and known.issuperset(estimator.needs):
             row, terms = _row(policy, estimator, log, users, how, knowledge, model)
             scored.rows.append(row)
             scored.terms[estimator.name] = terms

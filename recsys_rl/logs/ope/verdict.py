@@ -170,13 +170,19 @@ def _wrong_weights(row: Estimate | None) -> str:
     if row is None or row.weights is None or not row.covered:
         return ""
     of = row.weights
-    if of.ess < FEW or not of.pareto_k < HEAVY or of.holds_one:
+    if not wrong_weights(row):
         return ""
     too_large = "" if of.mean > 1 else f", or it lacks choices of this policy; {LIKELY}"
     return (
         f"the mean weight of {row.policy} is {of.mean:.3g} and not 1, though they are many and light: its "
         f"propensities are wrong{too_large}"
     )
+
+
+def wrong_weights(row: Estimate) -> bool:
+    """True if the mean of the row's weights is surely not 1, though they are many and light."""
+    of = row.weights
+    return of is not None and of.ess >= FEW and of.pareto_k < HEAVY and not of.holds_one
 
 
 def _reason(known: Estimates, row: Estimate | None, paired: Difference) -> str:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
+from recsys_rl.data.tables.frames import with_files
+from recsys_rl.errors import FieldError
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.logged import MOST_ROWS
 from recsys_rl.logs.users.file import LearnedFile, load_users, save_users
@@ -35,6 +37,7 @@ from recsys_rl.logs.users.signals import are_binary, kinds_of
 from recsys_rl.make import make_env
 from recsys_rl.protocols import UserModel
 from recsys_rl.settings.config import Config, to_dict
+from recsys_rl.settings.fields import check_used
 from recsys_rl.types import UserError, World
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce, counted
@@ -64,11 +67,21 @@ def fit_users(options: FitUsersConfig | None = None, **settings: Any) -> dict[st
 
         fit_users(log="log.parquet", checkpoint="checkpoints/ppo.pt", out="users.pt")
 
+    ``log`` may be a data frame in place of a path.
+
     Returns: the report (logs/users/fit_report.py), as ``--json`` writes it. Raises UserError for a log or a
     checkpoint that can't be used. Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, when the file is
     written.
     """
-    options = dataclasses.replace(options or FitUsersConfig(), **settings)
+    with with_files(settings) as known:
+        if files := known.get("log"):
+            known["log"] = files[0]
+            if len(files) > 1:
+                raise FieldError("log", f"names {len(files)} logs: give one.")
+        return _fitted(dataclasses.replace(options or FitUsersConfig(), **known))
+
+
+def _fitted(options: FitUsersConfig) -> dict[str, Any]:
     out = Path(options.out)
     _check_outputs(options, out)
     if options.threads:
@@ -165,11 +178,8 @@ def _parts(
     """The sessions to learn from and those of the report. ``known`` as in ``begin_fit``. Raises UserError."""
     table = sessions_of(log.rows(known), what)
     separate = options.heldout == "users" and not bool(known.all())
-    if separate and options.heldout_share != FitUsersConfig.heldout_share:
-        raise UserError(
-            f"--heldout-share {options.heldout_share:g} has no effect, since {name} has sessions of held-out "
-            "users and the report is on these: leave it out, or give --heldout time too."
-        )
+    no_share = separate and options.heldout_share != FitUsersConfig.heldout_share
+    check_used(("heldout_share", no_share, f"only with --heldout time: {name} has users who are held out"))
     if separate:
         reported = log.rows(~known)
         parts = _Parts(table, sessions_of(reported, what), reported, None)  # nobody else needs to be held out

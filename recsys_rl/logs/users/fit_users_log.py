@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys_rl.checkpoint.home import config_of_split, load_at_home
 from recsys_rl.data.tables.read import files_of, is_own
 from recsys_rl.env import OF_TABLES
-from recsys_rl.errors import FieldError, one_line
+from recsys_rl.errors import one_line
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.items_of_log import over_log
@@ -24,7 +24,7 @@ from recsys_rl.make import make_user_model, make_world, one_visit
 from recsys_rl.objective.weighted import parse_weights
 from recsys_rl.protocols import UserModel
 from recsys_rl.settings.config import Config, brought_settings, overlay, to_dict
-from recsys_rl.settings.fields import hints
+from recsys_rl.settings.fields import check_used, hints
 from recsys_rl.settings.names import names_a_module
 from recsys_rl.settings.shared import DataConfig
 from recsys_rl.training.latest import print_latest
@@ -65,8 +65,7 @@ def log_to_fit(options: FitUsersConfig, most_rows: int) -> Read:
         source = open_log((path,), Place.of_run(config, world))
     else:
         given = [*options.given, *(["items"] if options.items is not None else [])]
-        if given:
-            raise FieldError(given[0], f"is about tables of your own, not {one_line(path)}: leave it out.")
+        check_used(*((name, True, "only for a log of your own") for name in given))
         source = open_log((path,))
         config, world = _world(options, source.header.platform)
         source = source.at(Place.of_run(config, world))
@@ -101,18 +100,18 @@ def _data_of(config: Config, path: str) -> dict[str, Any]:
 
 def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
     """The settings and the items of a table: its own, or those of the checkpoint."""
-    for name in ("data", "env"):
-        if getattr(options, name) is not None:
-            raise FieldError(name, f"has no effect: {one_line(path)} brings its own items; leave it out.")
+    brought, named = options.checkpoint is not None, ("data", "env")
+    check_used(
+        *((x, getattr(options, x) is not None, f"{one_line(path)} brings its own items") for x in named),
+        ("items", brought and options.items is not None, "--checkpoint has its items"),
+        ("weights", brought and bool(options.weights), "--checkpoint has its weights"),
+    )
     if options.checkpoint is None:
         given: dict[str, Any] = {"log": (path,), "items": options.items, "weights": options.weights}
         given |= {**options.given, "seed": options.seed}
         sections = overlay(brought_settings(OF_TABLES, given), {"algo": "bc", "env": OF_TABLES})
         config = Config(**{**sections, **given})
         return _with_sessions(config, path), make_world(config)
-    for name in ("items", "weights"):
-        if getattr(options, name):
-            raise FieldError(name, "has no effect: --checkpoint brings its own; leave it out.")
     checkpoint = over_log(load_at_home(options.checkpoint), (path,))
     config = config_of_split(checkpoint)
     data = dataclasses.replace(config.data_config, **options.given)
@@ -159,8 +158,7 @@ def _with_people(world: World, log: DecisionLog, known: Tensor) -> World:
 def _world(options: FitUsersConfig, platform: str) -> tuple[Config, World]:
     """The settings and the world of the checkpoint, or of --data and the log's platform."""
     if options.checkpoint is not None:
-        if options.data is not None:
-            raise UserError("--checkpoint brings its items: leave --data out, or leave --checkpoint out.")
+        check_used(("data", options.data is not None, "--checkpoint has its items"))
         checkpoint = load_at_home(options.checkpoint, options.env, platform)
         if checkpoint.world.is_empty:
             raise UserError(f"{options.checkpoint} has no catalogue, and a log is of one: give another one.")

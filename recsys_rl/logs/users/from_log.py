@@ -14,6 +14,7 @@ from recsys_rl.logs.users.facts import UserFacts
 from recsys_rl.logs.users.session_table import SessionTable, session_table
 from recsys_rl.objective.weighted import check_weights, stream_weights
 from recsys_rl.protocols import UserModel
+from recsys_rl.settings.fields import check_used
 from recsys_rl.types import Feedback, Signal, Stream, UserError
 
 
@@ -70,11 +71,8 @@ def learnable(
             Signal(signal, signal in visible, *bound) for signal, bound in zip(names, bounds, strict=True)
         )
         return Learnable(torch.arange(len(names)), signals, streams, torch.eye(len(names)))
-    if weights:
-        raise UserError(
-            f"--weights {next(iter(weights))}: {name} is a log of a platform, which makes the rewards; leave "
-            "it out here, and give it to recsys-rl train."
-        )
+    of_platform = f"{name} is a log of a platform, which makes the rewards; recsys-rl train has the option"
+    check_used(("weights", bool(weights), of_platform))
     every = [signal.name for signal in users.signals]
     matrix = sums_of_signals(name, users, log.header.interface.slate_size)  # (S_all, M)
     used = [signal.visible or bool(matrix[index].any()) for index, signal in enumerate(users.signals)]

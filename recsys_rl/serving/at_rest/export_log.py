@@ -22,15 +22,15 @@ from recsys_rl.logs.writer import DecisionWriter
 from recsys_rl.recommender import Visit
 from recsys_rl.serving.at_rest.export_arms import with_arms
 from recsys_rl.serving.at_rest.export_survey import (
-    POPULARITY_DRAWN,
-    Logger,
     Survey,
     check_stages,
-    logger_name,
+    logger_names,
     logger_of,
     survey_of,
+    times_of,
 )
-from recsys_rl.serving.at_rest.opened_record import Interval, Record, nothing
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.at_rest.record_interval import Interval, nothing
 from recsys_rl.serving.decide_again import Replayed, replay
 from recsys_rl.serving.draw_request import DrawRequest, draw
 from recsys_rl.serving.record.record_schema import Decision, SessionRows
@@ -66,7 +66,7 @@ def _header(survey: Survey) -> DecisionHeader:
         for logger, version in survey.loggers.items()
         if logger[0] and logger not in survey.applications
     }
-    names = dict(zip(survey.loggers, _names(survey.loggers), strict=True))
+    names = logger_names({logger: version.row for logger, version in survey.loggers.items()})
     loggers = tuple(names.values())
     if survey.arms and not survey.applications:  # each row has its probability under the arms together
         loggers = (" + ".join(loggers),)
@@ -84,26 +84,13 @@ def _header(survey: Survey) -> DecisionHeader:
     )
 
 
-def _names(loggers: Mapping[Logger, Version]) -> list[str]:
-    """A name of each logger. The first policy of a name has it alone, as `ope` knows it."""
-    names: list[str] = []
-    for (number, explore), version in loggers.items():
-        if isinstance(number, str):
-            continue
-        name = logger_name(version.row.name if number else POPULARITY_DRAWN, explore)
-        names.append(name if name not in names else f"{name} ({version.row.sha256[:8]})")
-    for index, (own, _) in enumerate(loggers):
-        if isinstance(own, str):
-            names.insert(index, own if own not in names else f"{own} (application)")
-    return names
-
-
 @dataclass
 class LogRow:
     """One row of the log."""
 
     session: SessionState  # at its end
     step: int
+    time: int  # as of ``times_of``
     decision: Decision
     items: Sequence[int]
     logprobs: Sequence[float]  # of each place; of the whole slate, or none, where an application chose
@@ -120,17 +107,19 @@ def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> li
     """The rows of some sessions, ordered by session and step. Raises UserError."""
     group = with_arms(record, group)
     ended = [record.state_of(rows) for rows in group]
+    times = [times_of(session) for session in ended]
     by_session: list[list[LogRow]] = [[] for _ in group]
     for step in replay(group, record.version, report=True):
         for again in step:
-            by_session[again.at] += _rows_of_decision(ended[again.at], again, survey)
+            time = times[again.at][again.decision.number]
+            by_session[again.at] += _rows_of_decision(ended[again.at], time, again, survey)
     rows = [row for session_rows in by_session for row in session_rows]
     if survey.each_known:
         _add_logprobs(rows, survey)
     return rows
 
 
-def _rows_of_decision(session: SessionState, again: Replayed, survey: Survey) -> Iterator[LogRow]:
+def _rows_of_decision(session: SessionState, time: int, again: Replayed, survey: Survey) -> Iterator[LogRow]:
     decision, checkpoint = again.decision, again.request.version.checkpoint
     catalogue, slate = checkpoint.catalogue, checkpoint.interface.slate_size
     for index, drawn in enumerate(again.result.rounds):
@@ -155,6 +144,7 @@ def _rows_of_decision(session: SessionState, again: Replayed, survey: Survey) ->
         yield LogRow(
             session=session,
             step=decision.step + index,
+            time=time,
             decision=decision,
             items=decision.items[places],
             logprobs=decision.logprobs[places],
@@ -232,7 +222,7 @@ def _log_of(
         ),
         sessions=torch.tensor([row.session.row.number for row in rows]),
         steps=torch.tensor([row.step for row in rows]),
-        times=_times(rows),
+        times=torch.tensor([row.time for row in rows]),
         items=torch.tensor([row.items for row in rows]),
         logprobs=logprobs,
         signals=torch.tensor([step.signals for step in steps]).view(
@@ -272,16 +262,6 @@ def _id_of(name: str, texts: bool) -> int:
     """
     number = int(name) if not texts and NUMBER.fullmatch(name) else 1 << 63
     return number if number < 1 << 63 else number_of(name)
-
-
-def _times(rows: Sequence[LogRow]) -> Tensor:
-    """(E,): milliseconds since 1970; they do not fall within a session, even if the clock was set back."""
-    times, session = [0], -1
-    for row in rows:
-        time_ = int(1000 * row.decision.time)
-        times.append(max(times[-1], time_) if row.session.row.number == session else time_)
-        session = row.session.row.number
-    return torch.tensor(times[1:])
 
 
 def _pieces(visits: Sequence[Visit], interface: Interface) -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from recsys_rl.errors import amount, listed, one_line
 from recsys_rl.serving.at_rest.export_log import export
 from recsys_rl.serving.at_rest.export_survey import Survey
 from recsys_rl.serving.at_rest.export_table import TableExport, export_table
-from recsys_rl.serving.at_rest.opened_record import Interval, Record
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.at_rest.record_interval import Interval
 
 
 @dataclass(frozen=True)

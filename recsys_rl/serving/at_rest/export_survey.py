@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from recsys_rl.errors import UserError
 from recsys_rl.serving.at_rest.export_arms import by_an_arm
-from recsys_rl.serving.at_rest.opened_record import Interval, Record
-from recsys_rl.serving.record.record_schema import Decision, SessionRows
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.at_rest.record_interval import Interval
+from recsys_rl.serving.record.record_schema import Decision, ServedPolicy, SessionRows
+from recsys_rl.serving.session_state import SessionState
 from recsys_rl.serving.versions import Version
 
 Logger = tuple[int | str, float]
@@ -108,9 +112,32 @@ def _forbids(version: Version) -> bool:
     return pieces is not None and pieces.permits is not None
 
 
-def logger_name(policy: str, explore: float) -> str:
-    """The name of a logger: its policy, with the share of uniform choices if there are any."""
-    return f"{1 - explore:g} {policy} + {explore:g} random" if explore else policy
+def logger_names(loggers: Mapping[Logger, ServedPolicy | None]) -> dict[Logger, str]:
+    """A name of each logger, no two alike: its policy, with the share of uniform choices if there are any.
+
+    The first policy of a name has it alone, as `ope` knows it, and applications come after all policies.
+    ``loggers``: the policy that decided, or in whose place popularity did; None for an application's.
+    """
+    names: dict[Logger, str] = {}
+    for logger in sorted(loggers, key=lambda one: isinstance(one[0], str)):  # stable
+        (own, explore), policy = logger, loggers[logger]
+        if isinstance(own, str):
+            name, other = own, "application"
+        else:
+            assert policy is not None
+            name, other = policy.name if own else POPULARITY_DRAWN, policy.sha256[:8]
+            name = f"{1 - explore:g} {name} + {explore:g} random" if explore else name
+        names[logger] = f"{name} ({other})" if name in names.values() else name
+    return {logger: names[logger] for logger in loggers}
+
+
+def times_of(session: SessionState) -> dict[int, int]:
+    """Milliseconds since 1970 of each decision, by its number.
+
+    They do not fall within the session, even if the clock was set back.
+    """
+    times = accumulate((int(1000 * decision.time) for decision in session.decisions), max)
+    return {decision.number: time for decision, time in zip(session.decisions, times, strict=True)}
 
 
 def logger_of(decision: Decision) -> Logger:

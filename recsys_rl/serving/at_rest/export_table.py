@@ -25,9 +25,11 @@ from recsys_rl.data.tables.schema import common_names, of_propensities
 from recsys_rl.data.tables.values import INTEGER, in_table
 from recsys_rl.logs.intervals import metadata_of
 from recsys_rl.serving.at_rest.export_arms import by_an_arm, with_arms
-from recsys_rl.serving.at_rest.export_survey import POPULARITY_DRAWN, Logger, logger_name, logger_of
-from recsys_rl.serving.at_rest.opened_record import Interval, Record, nothing
+from recsys_rl.serving.at_rest.export_survey import Logger, logger_names, logger_of, times_of
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.at_rest.record_interval import Interval, nothing
 from recsys_rl.serving.record.facts import COLUMNS, FEATURES
+from recsys_rl.serving.record.record_schema import ServedPolicy
 from recsys_rl.serving.record.stock import NEVER, Stock
 from recsys_rl.serving.session_state import SessionState
 from recsys_rl.utils.files import write_bytes
@@ -87,22 +89,15 @@ def export_table(record: Record, out: Path, interval: Interval) -> TableExport:
 
 def _logger_names(record: Record, sessions: Sequence[SessionState]) -> dict[Logger, str]:
     """A name of each logger, no two alike; the arms of releases have one together."""
-    names: dict[Logger, str] = {}
+    loggers: dict[Logger, ServedPolicy | None] = {}
     arms: dict[Logger, None] = {}
     for session in sessions:
         for decision in session.decisions:
             logger = logger_of(decision)
+            loggers.setdefault(logger, record.policies.get(decision.policy))
             if by_an_arm(decision):
                 arms[logger] = None
-            if logger in names:
-                continue
-            number, explore = logger
-            policy = record.policies.get(number) if isinstance(number, int) else None
-            name = number if isinstance(number, str) else POPULARITY_DRAWN
-            name = logger_name(name if policy is None else policy.name, explore)
-            if name in names.values():
-                name = f"{name} ({'application' if policy is None else policy.sha256[:8]})"
-            names[logger] = name
+    names = logger_names(loggers)
     together = " + ".join(names[logger] for logger in arms)
     return {logger: together if logger in arms else name for logger, name in names.items()}
 
@@ -113,9 +108,9 @@ def _rows_of(
     """The rows of a session: a list of n single items is n rows."""
     facts, stock, began = record.store.facts, record.stock, int(1000 * session.row.began)
     pieces = [name for name, *_ in facts["context"]]  # in alphabetical order, as in the rows
-    slate, latest = facts["slate_size"], 0
+    slate, times = facts["slate_size"], times_of(session)
     for decision in session.decisions:
-        latest, logger = max(int(1000 * decision.time), latest), logger_of(decision)
+        logger = logger_of(decision)
         for place in range(0, len(decision.items), slate):
             step = session.steps[decision.step + place // slate]
             change = bisect_left(stock.changes, decision.number) - 1
@@ -123,7 +118,7 @@ def _rows_of(
                 stock=stock.changes[change] if change >= 0 else 0,
                 user=user,
                 session=f"{session.row.number}-{began}",  # other records count from 1 too
-                time=latest,
+                time=times[decision.number],
                 policy=names[logger],
                 version="" if decision.application else record.policies[decision.policy].sha256[:12],
                 items=step.items,

@@ -16,7 +16,8 @@ from recsys_rl.logs.ope.world import why_no_world
 from recsys_rl.logs.parts import PART
 from recsys_rl.logs.source import open_log
 from recsys_rl.serving.at_rest.export_record import export_record
-from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
+from recsys_rl.serving.at_rest.opened_record import open_snapshot
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.serving.loop.rounds import Interval, part_path, parts_in
 from recsys_rl.serving.record.snapshot import champion_in
 from recsys_rl.serving.versions import files_in

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
+from recsys_rl.serving.at_rest.opened_record import open_snapshot
+from recsys_rl.serving.at_rest.record_interval import interval_of
 from recsys_rl.serving.loop.client import Refused
 from recsys_rl.serving.loop.gate import GateConfig, gate_each
 from recsys_rl.serving.loop.release import Releases

@@ -673,9 +673,8 @@ def test_reward_model_for_each_place_learns_what_differs_between_places(
     assert "age has 3,000 values" in text and "at most 100 values" in text
     pairs = {"visitor": np.arange(3000) // 6, "session": np.arange(3000) // 2}
     pl.DataFrame(log | pairs).write_csv(tmp_path / "pairs.csv")
-    assert "sessions of several steps" in refusal(
-        capsys, tmp_path / "pairs.csv", "--policy", "random", "--q-by", "place"
-    )
+    text = refusal(capsys, tmp_path / "pairs.csv", "--policy", "random", "--q-by", "place")
+    assert "--q-by (only for sessions of one step)" in text
 
 
 def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:
@@ -953,8 +952,20 @@ def test_log_with_our_header_but_no_platform_needs_no_checkpoint(
     found = judged(tmp_path, path, "--target", str(tmp_path / "t.csv"))
     row = next(row for row in found["rows"] if row["estimator"] == "dr")
     assert row["value"] == pytest.approx(0.6, abs=0.02) and row["recommended"]
-    text = refusal(capsys, path, "--target", str(tmp_path / "t.csv"), "--items", "items.csv")
-    assert "--items is for your own log" in text
+    text = refusal(
+        capsys,
+        path,
+        "--target",
+        str(tmp_path / "t.csv"),
+        "--items",
+        "a.csv",
+        "--missing",
+        "refuse",
+        "--user-column",
+        "u",
+    )
+    options = " (only for a log of your own), ".join(["--user-column", "--items", "--missing"])
+    assert f"error: This run can't use {options} (" in text and text.endswith("leave them out.\n")
     text = refusal(capsys, path, "--target", str(tmp_path / "t.csv"), "--logger", "old.pt")
     assert "--logger needs --checkpoint FILE" in text
     seen = replace(log.header, interface=replace(interface, context=(("profile", 4), ("last_item", 8))))

@@ -21,6 +21,7 @@ BESIDE = {
     "logs/intervals.py",  # which files of a folder are intervals of one record
     "logs/checksum.py",
     "logs/experience/logged.py",  # the weighted rewards of its rows
+    "data/tables/frames.py",  # whether a path or a data frame was given
     "data/tables/columns.py",  # the options that name columns
     "data/tables/values.py",  # the value of a cell, which the tensors of a table apply
 }

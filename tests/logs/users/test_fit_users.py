@@ -222,10 +222,10 @@ def test_users_of_one_catalogue_in_a_run_of_another(
     ("options", "sentence"),
     [
         (["--log", "none.parquet"], "none.parquet is not a"),
-        (["--data", "synthetic"], "--checkpoint brings its items: leave --data out"),
+        (["--data", "synthetic"], "--data (--checkpoint has its items)"),
         (["--heldout-share", "1"], "--heldout-share"),
         (["--weights", "engagement"], "engagement is not of the form NAME=NUMBER"),
-        (["--weights", "engagement=3"], "is a log of a platform, which makes the rewards; leave it out"),
+        (["--weights", "engagement=3"], "--weights (log.parquet is a log of a platform"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -290,7 +290,7 @@ def test_share_without_effect(
 ) -> None:
     assert fit(made, "--heldout-share", "0.3") == 2
     said = capsys.readouterr().err
-    assert "--heldout-share 0.3 has no effect, since log.parquet has sessions of held-out users" in said
+    assert "--heldout-share (only with --heldout time: log.parquet has users who are held out)" in said
     assert fit(made, "--heldout-share", "0.3", "--heldout", "time") == 0
 
 

@@ -17,7 +17,7 @@ import pytest
 from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.serving.at_rest.opened_record import IN_FLIGHT
+from recsys_rl.serving.at_rest.record_interval import IN_FLIGHT
 from recsys_rl.serving.loop.client import Refused
 from recsys_rl.serving.loop.release import Releases
 from recsys_rl.serving.loop.rounds import Round, write_round

@@ -16,7 +16,7 @@ from recsys_rl.logs.parts import PART
 from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
-from recsys_rl.serving.at_rest.opened_record import IN_FLIGHT
+from recsys_rl.serving.at_rest.record_interval import IN_FLIGHT
 from recsys_rl.serving.loop.client import Client
 from recsys_rl.serving.loop.release import Releases
 from recsys_rl.serving.loop.take_turns import LoopConfig, loop
