@@ -42,6 +42,7 @@ class DrawRequest:
     candidates: tuple[int, ...] | None = None
     exclude: tuple[int, ...] = ()
     explore: float = 0.0
+    new_items: float = 0.0
     context: tuple[float, ...] = ()  # of the pieces that the caller gives (``ContextRows.row``)
     degraded: str = ""  # why popularity draws, and not the policy
     items: tuple[int, ...] | None = None  # not drawn: the log-probabilities of these items are wanted
@@ -180,6 +181,7 @@ def _fill(
             obs,
             [request.uniforms[start:end] for request in going],
             [request.explore for request in going],
+            [request.new_items for request in going],
             given or None,
             popular=bool(going[0].degraded),
         )

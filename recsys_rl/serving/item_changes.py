@@ -59,7 +59,7 @@ async def take_items(services: Services, body: bytes) -> bytes:
             columns = shared.store.facts.get(FEATURES, {})
             plan = await asyncio.to_thread(_planned, request, stock, columns, active.version)
             if not plan.change.add and not plan.change.withdraw:
-                return encode(plan.answer(active.version))
+                return encode(plan.answer(active.version, shared.settings.new_items))
             tried = await asyncio.to_thread(_tried, plan, stock, serving, policies)
             changing = partial(
                 _write, plan=plan, before=stock, serving=serving, tried=tried, policies=policies
@@ -80,11 +80,13 @@ class Plan:
     unchanged: int
     withdrawn: int
 
-    def answer(self, version: Version) -> ItemsAnswer:
-        """The answer; ``version``: the champion over the stock after it."""
+    def answer(self, version: Version, new_items: float) -> ItemsAnswer:
+        """The answer; ``version``: the champion over the stock after it; ``new_items``: of the settings."""
         stock, encoding = version.stock, encoding_of(version.checkpoint)
         assert stock is not None
         showable = version.checkpoint.catalogue.available & stock.now
+        if new_items:
+            showable |= version.never_shown & stock.now
         return ItemsAnswer(
             added=self.added,
             changed=self.changed,
@@ -237,4 +239,4 @@ def _write(
     champion, challenger = tried.numbered(before.after(rows), opened)
     policies.adopt(tried)
     active.restock(champion, challenger)
-    return plan.answer(champion)
+    return plan.answer(champion, shared.settings.new_items)

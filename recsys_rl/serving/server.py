@@ -107,11 +107,15 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     version = _first_version(options)
     nobody = not options.strangers and not version.row_of_user
     file = one_line(version.row.file or options.checkpoint)
-    check_used(("no_strangers", nobody, f"{file} knows no users, so it would refuse everyone"))
-    facts = facts_of(version.checkpoint)
+    facts, env = facts_of(version.checkpoint), version.checkpoint.config.env
+    own = of_own_place(facts)
+    check_used(
+        ("no_strangers", nobody, f"{file} knows no users, so it would refuse everyone"),
+        ("new_items", options.new_items > 0 and not own, f"the items of {env} never change"),
+    )
     store = Store(Path(options.db), facts)
     try:
-        stock = _stock(store, version) if of_own_place(facts) else None
+        stock = _stock(store, version, options.new_items) if own else None
         version = version if stock is None else version.over(stock)
         folder = Path(options.checkpoint)
         policies = PolicyFiles(folder, facts, options.env, options.observe_only, stock)
@@ -144,12 +148,19 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     return App(worker, policies, tokens)
 
 
-def _stock(store: Store, version: Version) -> Stock:
+def _stock(store: Store, version: Version, new_items: float) -> Stock:
     """The items of a team's own place: those of the record, of a new one those of the policy.
 
     Raises UserError for a policy of an earlier version, Damaged, Full, Lost.
     """
-    columns = encoding_of(version.checkpoint).columns
+    encoding = encoding_of(version.checkpoint)
+    columns = encoding.columns
+    if version.decides and not encoding.knows_items and not new_items:
+        print(
+            "items are known by their ids alone: one that comes is not shown until a policy has learned of "
+            "it; --new-items SHARE shows it",
+            file=sys.stderr,
+        )
     stock = store.stock()
     if stock.num_rows:
         return stock

@@ -67,7 +67,12 @@ class Version:
 
     def showable(self, number: int) -> Tensor | None:
         """(I,) bool: the items that a decision with this number could show; None: all of the platform."""
-        return None if self.stock is None else self.stock.at(number) & self.checkpoint.catalogue.available
+        return None if self.stock is None else self.stock.at(number)
+
+    @cached_property
+    def never_shown(self) -> Tensor:
+        """(I,) bool: the items that no decision of the policy's training showed."""
+        return self.checkpoint.catalogue.popularity == 0
 
     @property
     def of_visits(self) -> Checkpoint:

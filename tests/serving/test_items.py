@@ -14,14 +14,17 @@ import pytest
 import torch
 
 from recsys_rl.checkpoint.home import load_at_home
+from recsys_rl.checkpoint.stock import over
 from recsys_rl.cli import main
-from recsys_rl.data.tables.item_encoding import items_of
+from recsys_rl.data.tables.item_encoding import StockItem, items_of
 from recsys_rl.errors import UserError
 from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.parts import PART
 from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
+from recsys_rl.recommender import Recommender
+from recsys_rl.recommender.contexts import given_context
 from recsys_rl.serving.at_rest.check import check
 from recsys_rl.serving.at_rest.export_record import export_record
 from recsys_rl.serving.at_rest.opened_record import Record, open_snapshot
@@ -283,3 +286,56 @@ def test_a_platform_keeps_its_items(checkpoint: Callable[[str], Path], tmp_path:
         found = client.post("/v1/items", json={"items": [NEW]})
         assert (found.status_code, found.json()["title"]) == (409, "fixed-catalogue")
         assert client.get("/v1/platform").json()["features"] is None
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_new_items_get_their_share(one_step: Path, by_id: Path, tmp_path: Path, known: bool) -> None:
+    """(1 - e) pi + e [a in N] / |N|, also of what a request leaves; the draws are as often."""
+    db, share = tmp_path / "r.sqlite", 0.3
+    checkpoint = one_step if known else by_id
+    features = {"brand": "b", "price": 1.0} if known else {}
+    fresh = ["n1", "n2", "n3"]
+    with serving(checkpoint, db, new_items=share, seed=3) as client:
+        posted = post(client, items=[{"item_id": id_, "features": features} for id_ in fresh])
+        assert posted["not_showable"] == 0
+        answers = [recommend(client, f"u{user}", context=CONTEXT) for user in range(400)]
+        shown_first = [answer["items"][0]["item_id"] for answer in answers]
+        others = [
+            recommend(client, f"v{user}", context=CONTEXT, exclude=[id_])
+            for user, id_ in enumerate(shown_first[:40])
+        ]
+    policy = load_at_home(checkpoint)
+    stock = [*items_of(policy.catalogue), *(StockItem(id_, id_, features) for id_ in fresh)]
+    laid = Recommender(over(policy, stock))
+    given = given_context(laid.checkpoint, CONTEXT)
+    obs = (
+        laid.visit(laid._nobody(32))
+        .with_context({x: y.expand(32, -1) for x, y in given.items()})
+        .observe(torch.ones(32, len(stock), dtype=torch.bool))
+    )
+    with torch.no_grad():
+        pi = laid.agent.scores(obs).double().softmax(1)[0]
+    ids = [str(item.id) for item in stock]
+    new = torch.tensor([id_ in fresh for id_ in ids])
+    wanted = (1 - share) * pi + share * new / 3
+    assert float(wanted.sum()) == pytest.approx(1)
+    counts = torch.zeros(len(ids), dtype=torch.float64)
+    for answer, id_ in zip(answers, shown_first, strict=True):
+        counts[ids.index(id_)] += 1
+        assert answer["propensity"] == pytest.approx(float(wanted[ids.index(id_)]), rel=1e-4)
+    for answer, id_ in zip(others, shown_first, strict=False):
+        left, again = pi.clone(), new & (torch.arange(len(ids)) != ids.index(id_))
+        left[ids.index(id_)] = 0
+        then = (1 - share) * left / left.sum() + share * again / again.sum()
+        other = ids.index(answer["items"][0]["item_id"])
+        assert answer["propensity"] == pytest.approx(float(then[other]), rel=1e-3)
+    chi2 = float(((counts - 400 * wanted) ** 2 / (400 * wanted)).sum())
+    assert chi2 < 22.5  # 6 degrees of freedom: 0.1 % above
+    record = Record(db)
+    try:
+        assert check(record).replayed == 440
+    finally:
+        record.store.close()
+    with serving(checkpoint, tmp_path / "other.sqlite") as client:
+        more = post(client, items=[{"item_id": "n1", "features": features}])
+        assert more["not_showable"] == (0 if known else 1)

@@ -101,6 +101,7 @@ class Decision(Struct, array_like=True, frozen=True):
     context: Pieces = ()
     arm: Arm = ""  # of the release under way, to which the session belongs; "" outside of a release
     arm_probability: float = 1.0  # with which the session, or its person, got this arm
+    new_items: float = 0.0  # probability of an item that the training never showed, which the rule mixes in
 
     @property
     def propensity(self) -> float | None:
