@@ -227,15 +227,20 @@ class Version:
         )
 
     def find_items(self, text: str) -> list[Item]:
-        """Some items with this text in their titles, those with this id or title first."""
+        """Some items with this text in their titles, those with this id or title first.
+
+        At a team's own place the latest come first, and withdrawn ones are among them.
+        """
         folded, titles = text.casefold(), self.folded_titles
-        latest = {*dict(zip(self.item_ids, range(len(titles)), strict=True)).values()}
-        same = [row for row, title in enumerate(titles) if folded == title and row in latest]
-        like = (row for row, title in enumerate(titles) if folded in title and row in latest)
+        order: Sequence[int] = range(len(titles))
+        if self.stock is not None:  # of an id the latest row
+            order = sorted({id_: row for row, id_ in enumerate(self.item_ids)}.values(), reverse=True)
+        same = [row for row in order if folded == titles[row]]
+        like = (row for row in order if folded in titles[row])
         with_id = [self.row_of_item[text]] if text in self.row_of_item else []
-        rows = dict.fromkeys([*with_id, *same[:SOME], *islice(like, SOME)])
-        there = {*self.row_of_item.values()}
-        return [Item(self.item_ids[row], self.checkpoint.catalogue.title(row), row in there) for row in rows]
+        rows, there = dict.fromkeys([*with_id, *same[:SOME], *islice(like, SOME)]), self.row_of_item
+        title = self.checkpoint.catalogue.title
+        return [Item(self.item_ids[row], title(row), there.get(self.item_ids[row]) == row) for row in rows]
 
     @cached_property
     def folded_titles(self) -> list[str]:
