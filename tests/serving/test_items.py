@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import polars as pl
 import pytest
 import torch
 
+from benchmarks.harness.forked import Forked
+from benchmarks.harness.served import Connection
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.stock import over
 from recsys_rl.cli import main
@@ -29,7 +34,8 @@ from recsys_rl.serving.at_rest.check import check
 from recsys_rl.serving.at_rest.export_record import export_record
 from recsys_rl.serving.at_rest.opened_record import Record, open_snapshot
 from recsys_rl.serving.at_rest.record_interval import interval_of
-from recsys_rl.serving.record.record_schema import FORMAT
+from recsys_rl.serving.record.record_schema import FORMAT, Row
+from recsys_rl.serving.record.store import Full, Store
 from tests.own_logs import clicks, policy, write_csv
 from tests.serving.servers import event, recommend, send, serving
 
@@ -339,3 +345,53 @@ def test_new_items_get_their_share(one_step: Path, by_id: Path, tmp_path: Path, 
     with serving(checkpoint, tmp_path / "other.sqlite") as client:
         more = post(client, items=[{"item_id": "n1", "features": features}])
         assert more["not_showable"] == (0 if known else 1)
+
+
+@pytest.mark.proof
+def test_a_server_that_is_killed_while_items_come_has_whole_posts(one_step: Path, tmp_path: Path) -> None:
+    """Seven times at another moment of a post; each post replaces the items of the one before."""
+    db, moments = tmp_path / "r.sqlite", (0.0, 0.01, 0.03, 0.05, 0.1, 0.2, 0.4)
+    turn, last = 0, -1
+    for seconds in moments:
+        server, answered = Forked(one_step, db), list[int]()
+
+        def ask(port: int, first: int, answered: list[int] = answered) -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                connection = Connection(port)
+                for number in range(first, first + 1000):
+                    items = [
+                        {"item_id": f"t{number}-{x}", "features": {"brand": "b", "price": x}}
+                        for x in range(40)
+                    ]
+                    if connection.post("/v1/items", {"items": items, "only": True})[0] != 200:
+                        return
+                    answered.append(number)
+
+        thread = threading.Thread(target=ask, args=(server.port, turn))
+        thread.start()
+        while not answered and thread.is_alive():
+            time.sleep(0.002)
+        time.sleep(seconds)
+        server.kill()
+        thread.join()
+        store = open_snapshot(db).store
+        there = {*store.stock().row_of}
+        store.close()
+        (now,) = {int(id_[1:].partition("-")[0]) for id_ in there}
+        assert len(there) == 40 and now in (answered[-1], answered[-1] + 1) and now > last
+        turn, last = now + 1, now
+
+
+def test_a_full_disk_changes_nothing(one_step: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(one_step, tmp_path / "r.sqlite", explore=1.0) as client:
+        whole = Store.write
+
+        def full(store: Store, rows: Sequence[Row], durable: bool) -> None:
+            raise Full("no room")
+
+        monkeypatch.setattr(Store, "write", full)
+        found = client.post("/v1/items", json={"items": [NEW], "withdraw": ["i0"]})
+        assert (found.status_code, found.json()["title"]) == (503, "record-full")
+        monkeypatch.setattr(Store, "write", whole)
+        assert shown(client, 40) == {"i0", "i1", "i2", "i3"}
+        assert post(client, items=[NEW], withdraw=["i0"])["items"] == 4
