@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recsys_rl.data.tables.item_encoding import there
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.session import PIECES, Session
 from recsys_rl.types import Catalogue, Events, Obs, Transitions, UserError, tree_map
@@ -175,7 +176,8 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
     visible, consumed = log.visible, torch.tensor(log.header.consumed or (1.0,) * len(interface.signals))
     width = 0 if log.list_place is None else int(log.list_place.max()) * interface.slate_size
     above = log.items.new_full((len(first), width), -1)  # (G, X): items above in the list, -1 padding
-    mask = None if bool(catalogue.available.all()) else catalogue.available  # (I,)
+    # (I,); of a team's own place it says what may be shown from now on, and the log is of then.
+    mask = None if catalogue.own or bool(catalogue.available.all()) else catalogue.available
     observations: list[Obs] = []
     keys: list[Tensor] = []  # (g,) each: the place among the B + G rows
     start = (lengths + 1).cumsum(0) - (lengths + 1)  # (G,)
@@ -184,7 +186,10 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
         rows = first + torch.minimum(torch.full_like(lengths, step), lengths - 1)  # (G,)
         given = {name: values[rows] for name, values in log.given.items()}
         seen, above = _before(log, rows, lengths > step, session, seen, above)
-        obs = seen.request(given, None if mask is None else mask.expand(len(rows), -1))
+        could = None if mask is None else mask.expand(len(rows), -1)  # (G, I)
+        if log.stock is not None:
+            could = there(catalogue, log.stock[rows])
+        obs = seen.request(given, could)
         observations.append(_limited(obs, log, rows, above).rows(going))
         keys.append(start[going] + step)
         signals = log.signals[rows]  # (G, K, S)
