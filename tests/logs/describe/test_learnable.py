@@ -34,7 +34,7 @@ from recsys_rl.types import UserError
 from tests.logs.two_steps import two_steps
 
 Rows = dict[str, Any]
-LEARNERS = {"bc", "cql", "bcq", "iql", "reinforce", "dt"}
+LEARNERS = {"bc", "cql", "bcq", "iql", "reinforce", "dt", "direct"}
 UNWEIGHED = LEARNERS - {"reinforce", "dt"}
 
 
@@ -459,12 +459,12 @@ def test_command_prints_and_writes_what_can_be_learned(
         "  effective sample size: uniform policy 3 of 4 rows; best single item, 'b', 1 of the 1 that show it"
     )
     assert said[at + 4 : at + 6] == [
-        "  can learn: bc, cql, bcq, iql, reinforce",
+        "  can learn: bc, cql, bcq, iql, reinforce, direct",
         "  can't learn: dt (no session has more than one decision)",
     ]
     assert said[at + 6].startswith("  missing most: chance: these rows are worth 3 of a uniform policy")
     written = json.loads(Path("facts.json").read_text())
-    assert written["learners"] == dict.fromkeys(["bc", "cql", "bcq", "iql", "reinforce"], "") | {
+    assert written["learners"] == dict.fromkeys(["bc", "cql", "bcq", "iql", "reinforce", "direct"], "") | {
         "dt": "no session has more than one decision"
     }
     assert written["learnable"]["propensities"]["mean_inverse"] == pytest.approx(5.125 / 4)
