@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ class Decisions:
                 event,
                 _text(line.get("Timestamp")),
                 1 / (1 - pdrop),
-                dict(flat({name: x for name, x in context.items() if name != "_multi"})),
+                once(flat({name: x for name, x in context.items() if name != "_multi"})),
                 chosen,
                 chances,
                 reward,
@@ -115,7 +115,9 @@ class Decisions:
         self._has_observations |= any("o" in of or "_o" in of for of in parts)
         slots = context.get("_slots")
         if isinstance(slots, list):
-            self._slots += any(dict(flat(slot)) for slot in slots if isinstance(slot, dict))
+            self._slots += any(
+                not name.startswith("_") for slot in slots if isinstance(slot, dict) for name in slot
+            )
         self._of_slots += _by_slot(context["_multi"])
 
     def _observe(self, line: Mapping[str, Any]) -> None:
@@ -134,7 +136,7 @@ class Decisions:
         if text not in self._seen:
             if not isinstance(action, dict):
                 raise BrokenLineError("has an action that is no object")
-            features = dict(flat(action))
+            features = once(flat(action))
             self._seen[text] = _id_of(action, features), features
         return self._seen[text]
 
@@ -163,7 +165,7 @@ class Decisions:
             logs = [[math.log(chance) for chance in row.chances] for row in rows]
             columns["logprob"] = [sum(terms) for terms in logs]
             columns["place_logprobs"] = logs
-        columns["reward"] = [row.reward for row in rows]
+        columns["reward"] = _of_one_kind(rows)
         columns["candidates"] = [row.candidates for row in rows]
         for name in self._features(rows):
             columns[f"context.{_printable(name)}"] = _alike([row.context.get(name) for row in rows])
@@ -211,7 +213,7 @@ class Decisions:
             return kept
         self.left.pop("observations of an event", None)
         return [
-            row if row.reward is not None else _replaced(row, self._observed.get(row.event, 0.0))
+            row if row.reward is not None else _replaced(row, self._observed.get(row.event, _nothing(row)))
             for row in self.rows
         ]
 
@@ -231,7 +233,7 @@ class Decisions:
 
     def _features(self, rows: Sequence[_Decision]) -> list[str]:
         """The features of the context that become columns, in the order in which they appear."""
-        counts = Counter(name for row in rows for name, value in row.context.items() if value is not None)
+        counts = Counter(name for row in rows for name, x in row.context.items() if x not in (None, []))
         most = {name for name, _ in counts.most_common(MOST_FEATURES)}
         self._rare = len(counts) - len(most)
         return [name for name in counts if name in most]
@@ -256,6 +258,8 @@ def _single(line: Mapping[str, Any], actions: list[str]) -> _Choice:
     if not 0 <= place < len(actions):
         raise BrokenLineError(f"has no action {place + 1}")
     every = None if "p" not in line else _distribution(line["p"], len(actions), "p")
+    if every is not None and order is not None and len(order) < len(every):
+        raise BrokenLineError(f"has {len(order)} actions in a and {len(every)} probabilities in p")
     chosen = actions[place]
     if "_label_probability" in line:
         chance = _number(line["_label_probability"], "_label_probability")
@@ -294,11 +298,10 @@ def _places(
         raise BrokenLineError("has the probability 0 for what it chose")
     if len(set(chosen)) < len(chosen):
         raise BrokenLineError("shows an item at two places")
-    whole = _reward(line, "o")
-    known = [reward for reward in rewards if reward is not None]
-    if len(known) < len(rewards):
+    whole, known = _reward(line, "o"), [reward for reward in rewards if reward is not None]
+    if not known or (whole is not None and len(known) < len(rewards)):
         return chosen, chances, whole
-    return chosen, chances, known if len(known) > 1 else known[0]
+    return chosen, chances, [reward or 0.0 for reward in rewards] if len(rewards) > 1 else known[0]
 
 
 def _reward(of: Mapping[str, Any], observations: str) -> float | None:
@@ -353,7 +356,19 @@ def _by_slot(actions: Sequence[Any]) -> bool:
     return bool(actions) and all(isinstance(of, dict) and "_slot_id" in of for of in actions)
 
 
-def _replaced(row: _Decision, reward: float) -> _Decision:
+def _nothing(row: _Decision) -> float | list[float]:
+    """The reward 0, of each place where there are several."""
+    return [0.0] * len(row.shown) if len(row.shown) > 1 else 0.0
+
+
+def _of_one_kind(rows: Sequence[_Decision]) -> list[Any]:
+    """The rewards by place; of the whole in all rows, if those of a row are known for the whole alone."""
+    if all(isinstance(row.reward, list) or len(row.shown) == 1 for row in rows):
+        return [row.reward for row in rows]
+    return [sum(row.reward) if isinstance(row.reward, list) else row.reward for row in rows]
+
+
+def _replaced(row: _Decision, reward: float | list[float]) -> _Decision:
     return _Decision(**{**vars(row), "reward": reward})
 
 
@@ -378,6 +393,16 @@ def _id_of(action: Mapping[str, Any], features: Mapping[str, Any]) -> str:
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
+
+
+def once(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The values by their names. Raises BrokenLineError for a name that stands twice."""
+    found: dict[str, Any] = {}
+    for name, value in values:
+        if name in found:
+            raise BrokenLineError(f"has two values for {short(name)}")
+        found[name] = value
+    return found
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -428,10 +453,11 @@ def _column(name: str) -> str:
 
 def _alike(values: list[Any]) -> list[Any]:
     """The values of a column of the context: all numbers, all lists of as many, or all texts."""
+    values = [None if value == [] else value for value in values]
     known = [value for value in values if value is not None]
     if all(isinstance(value, bool | int | float) for value in known):
         return [None if value is None else float(value) for value in values]
     sizes = {len(value) if isinstance(value, list) else -1 for value in known}
     if len(sizes) == 1 and -1 not in sizes and all(isinstance(x, int | float) for one in known for x in one):
         return [None if value is None else [float(x) for x in value] for value in values]
-    return [None if value is None or value == [] else in_table(str(value)) for value in values]
+    return [None if value is None else in_table(str(value)) for value in values]

@@ -35,12 +35,25 @@ def files_of_frames(log: object, folder: Path) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def with_files(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The ``settings`` with paths for the data frames of ``log``, whose files go when the block ends."""
+    """The ``settings`` with paths for the data frames of ``log``, whose files go when the block ends.
+
+    ``log=None`` is no setting. Errors inside the block name the data frame and not its file.
+    """
     if settings.get("log") is None:
-        yield {**settings}
+        yield {name: value for name, value in settings.items() if name != "log"}
         return
     with TemporaryDirectory(prefix="recsys-rl-") as folder:
-        yield {**settings, "log": files_of_frames(settings["log"], Path(folder))}
+        files = files_of_frames(settings["log"], Path(folder))
+        try:
+            yield {**settings, "log": files}
+        except UserError as error:
+            text = str(error)
+            for file in files:
+                if Path(file).parent == Path(folder):
+                    text = text.replace(file, "the data frame")
+            if text == str(error):
+                raise
+            raise UserError(text[:1].upper() + text[1:]) from error
 
 
 def _frame(table: object) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys_rl.data.tables.dsjson import BrokenLineError, Decisions, is_dsjson
+from recsys_rl.data.tables.dsjson import BrokenLineError, Decisions, is_dsjson, once
 from recsys_rl.errors import UserError, amount, one_line
 
 MOST_BROKEN = 0.01
@@ -51,7 +51,7 @@ def read_json_lines(path: Path, raw: bytes) -> JsonTable:
             if of_decisions:
                 decisions.add(number, line)
             else:
-                plain.append((number, dict(_cells(line))))
+                plain.append((number, once(_cells(line))))
         except BrokenLineError as error:
             broken.append((number, str(error)))
             total -= 1

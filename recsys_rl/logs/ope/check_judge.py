@@ -35,6 +35,7 @@ from recsys_rl.logs.ope.policies import read_target, weighted, with_models
 from recsys_rl.logs.ope.read_log import ReadLog, read_log
 from recsys_rl.logs.ope.replay import ReplayedLog, replay
 from recsys_rl.logs.ope.result import Estimate, finite
+from recsys_rl.logs.ope.reward_model import FOLDS
 from recsys_rl.logs.ope.rows import score
 from recsys_rl.logs.ope.verdict import wrong_weights
 from recsys_rl.logs.target import Target
@@ -88,7 +89,7 @@ class Check:
     log: str
     estimator: str
     trials: tuple[Trial, ...]
-    skipped: int  # trials without enough rows for a truth
+    skipped: int  # trials without enough rows or users
 
     @property
     def promised(self) -> list[Trial]:
@@ -212,7 +213,7 @@ def _sample(options: OpeConfig, read: ReadLog) -> DecisionLog:
 
 
 def _trials(options: OpeConfig, read: ReadLog, log: DecisionLog, estimator: str) -> Iterator[Trial | None]:
-    """The trials of all splits; None where the rows are too few for a truth."""
+    """The trials of all splits; None where the rows or their users are too few."""
     streams = generators(options.seed, "check", "folds")
     rewards = read.rewards(log.feedback).double()
 
@@ -228,7 +229,7 @@ def _trials(options: OpeConfig, read: ReadLog, log: DecisionLog, estimator: str)
         half = (torch.rand(int(user.max()) + 1, generator=streams["check"]) < 0.5)[user]  # (E,)
         several = log.logger_logprobs is not None
         for tried in _loggers(log, half) if several else _thinned(whole, half, streams["check"]):
-            if min(int(tried.truth.sum()), int(tried.rows.sum())) < FEWEST:
+            if _too_few(log, tried):
                 yield None
                 continue
             rows = tried.rows.nonzero().squeeze(1)
@@ -236,6 +237,14 @@ def _trials(options: OpeConfig, read: ReadLog, log: DecisionLog, estimator: str)
                 part, before = replayed(rows), tried.rows
             row = _estimate(options, read, part, tried.policy, tried.target(rows), estimator)
             yield _beside_truth(row, rewards[tried.truth], log.users[tried.truth])
+
+
+def _too_few(log: DecisionLog, tried: _Tried) -> bool:
+    """True without enough rows or users for the truth or for an estimate, or if one item is in every row."""
+    few = any(
+        int(of.sum()) < FEWEST or len(log.users[of].unique()) < FOLDS for of in (tried.truth, tried.rows)
+    )
+    return few or len(log.items[tried.rows].unique()) < 2
 
 
 def _loggers(log: DecisionLog, half: Tensor) -> Iterator[_Tried]:
@@ -263,7 +272,7 @@ def _thinned(log: ReplayedLog, half: Tensor, generator: torch.Generator) -> Iter
         own = every.gather(1, log.log.items).squeeze(1)  # (E,)
         weights = own / propensities
         draws = torch.rand(len(own), dtype=torch.float64, generator=generator)
-        stays = half & (draws < weights / weights[half].max())
+        stays = half & (draws < weights / weights.where(half, 0.0).max())
         yield _Tried(f"made-up policy {number + 1}", rest, stays, partial(_target, own.log(), every))
 
 

@@ -70,12 +70,15 @@ def place_probabilities(
     if whole and isinstance(policy, NetworkPolicy) and policy.first_stage is None:
         scores = policy.scores(obs).double()  # one look at the network for all items
         return scores.scatter(1, slates[:, :place], -torch.inf).softmax(1)
-    columns = []
-    for item in range(log.num_items):
+    every = torch.arange(log.num_items).expand(len(slates), -1)
+    chances = torch.zeros(len(slates), log.num_items + 1, dtype=torch.float64)
+    for items in (every if obs.candidates is None else obs.candidates).unbind(1):  # (B,), -1: none
         slate = slates.clone()
-        slate[:, place] = item
-        columns.append(policy.place_logprobs(obs, slate)[:, place].double())
-    return torch.stack(columns, 1).nan_to_num(nan=-torch.inf, neginf=-torch.inf).exp()
+        slate[:, place] = items.clamp_min(0)
+        terms = policy.place_logprobs(obs, slate)[:, place].double().exp().nan_to_num(nan=0.0)
+        at = torch.where(items < 0, log.num_items, items)
+        chances.scatter_(1, at.unsqueeze(1), terms.unsqueeze(1))
+    return chances[:, :-1]
 
 
 def _of_logged(log: ReplayedLog, place: int, at: Tensor, obs: Obs) -> Tensor:

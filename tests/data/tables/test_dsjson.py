@@ -174,6 +174,67 @@ def test_slots_are_places_of_a_slate(tmp_path: Path) -> None:
     assert torch.allclose(read.log.logprobs.exp(), torch.full((2,), 0.375, dtype=torch.float64))
 
 
+def observed(number: int, *seen: list[float], **more: Any) -> Line:
+    """An event of two slots without costs, with what was observed at each."""
+    row = {**slots(number), **more}
+    for outcome, values in zip(row["_outcomes"], seen, strict=True):
+        del outcome["_label_cost"]
+        outcome["_o"] = values
+    return row
+
+
+def test_a_response_at_some_places_is_kept(tmp_path: Path) -> None:
+    rows = [observed(0, [1.0], []), observed(1, [1.0, 0.5], [2.0]), observed(2, [], []), observed(3, [], [4])]
+    kept = [[1.0, 0.0], [1.5, 2.0], [0.0, 0.0], [0.0, 4.0]]
+    assert column(opened(tmp_path, rows), "reward") == kept
+    read = read_table(tmp_path / "log.dsjson")
+    assert read.log.signals[..., 0].tolist() == kept
+
+
+def test_a_slot_without_a_cost_costs_nothing(tmp_path: Path) -> None:
+    rows = [slots(n) for n in range(3)]
+    del rows[0]["_outcomes"][1]["_label_cost"]
+    for outcome in rows[2]["_outcomes"]:
+        del outcome["_label_cost"]
+    table = opened(tmp_path, rows)
+    assert column(table, "reward") == [[2.0, 0.0], [2.0, -1.0]] and "1 without an outcome" in table.note
+
+
+def test_rewards_of_places_are_summed_where_a_line_has_one_for_the_whole(tmp_path: Path) -> None:
+    rows = [
+        observed(0, [1.0], []),
+        observed(1, [], [], o=[3.0]),
+        observed(2, [1.0], [2.0]),
+        observed(3, [], []),
+    ]
+    assert column(opened(tmp_path, rows), "reward") == [1.0, 3.0, 3.0, 0.0]
+    later = [*rows[2:], observed(4, [], []), {"EventId": "e4", "v": 5.0}]
+    assert column(opened(tmp_path, later, "later.dsjson"), "reward") == [3.0, 0.0, 5.0]
+
+
+def test_features_of_slots_break_no_line(tmp_path: Path) -> None:
+    row = slots(0)
+    row["c"]["_slots"][0] = {"s": {"size": 10**400}, "s.size": 1}
+    table = opened(tmp_path, [row])
+    assert len(column(table, "items")) == 1 and "broken" not in table.note
+
+
+def test_an_empty_list_is_no_value_of_the_context(tmp_path: Path) -> None:
+    rows = [event(n) for n in range(3)]
+    for row in rows:
+        row["c"]["none"] = []
+    rows[1]["c"]["user"]["v"] = []
+    table = opened(tmp_path, rows)
+    assert "context.none" not in table.names
+    assert column(table, "context.user.v") == [[1, 0], None, [1, 2]]
+
+
+def test_the_chosen_action_alone(tmp_path: Path) -> None:
+    row = event(0, 2, a=[3])
+    del row["p"]
+    assert column(opened(tmp_path, [row]), "item") == ["art"]
+
+
 def test_actions_of_own_slots(tmp_path: Path) -> None:
     """VW's slates: each slot has actions of its own, and the slate has one cost."""
     row = slots(0)
@@ -242,6 +303,13 @@ BROKEN: dict[str, Callable[[int], Any]] = {
     "a huge cost": changed("_label_cost", 10**400),
     "a huge feature": changed("c/user/age", 10**400),
     "a chosen action that is an object": changed("_labelIndex", {"place": 0}),
+    "a chosen action that is a list": changed("_labelIndex", [0]),
+    "fewer actions than probabilities": lambda n: {
+        **changed("c/_multi/1", event(n)["c"]["_multi"][0])(n),
+        "a": [1, 2],
+    },
+    "two values for a feature": changed("c/user.age", 1),
+    "two values for a feature of an action": changed("c/_multi/1/i", [{"x": 1}, {"x": 2}]),
     "pdrop 1": changed("pdrop", 1),
     "a pdrop that is a text": changed("pdrop", "0.5"),
     "an event twice": changed("EventId", "e0"),
@@ -270,7 +338,7 @@ def test_many_broken_lines_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
     for command in (["data", "describe", str(file)], ["ope", "--policy", "random", "--log", str(file)]):
         assert main(command) == 2
         said = capsys.readouterr().err.splitlines()[-1]
-        assert len(BROKEN) == 43 and "43 broken lines of 1,043" in said and "line 21 " in said
+        assert len(BROKEN) == 47 and "47 broken lines of 1,047" in said and "line 21 " in said
 
 
 def test_broken_lines_bring_no_items(tmp_path: Path) -> None:

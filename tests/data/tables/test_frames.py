@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import recsys_rl
 from recsys_rl.checkpoint import load
 from recsys_rl.data.tables.frames import files_of_frames, with_files
+from recsys_rl.logs.ope.check_judge import check_judge
+from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.types import UserError
 from tests.doors import assert_same_weights
 from tests.own_logs import sessions
@@ -47,6 +50,29 @@ def test_frames_are_files_of_their_content(tmp_path: Path) -> None:
     with with_files({"log": one, "seed": 3}) as known:
         assert known["seed"] == 3 and pl.read_parquet(known["log"][0]).equals(one)
     assert not Path(known["log"][0]).exists()
+
+
+def test_no_log_leaves_that_of_the_options(tmp_path: Path) -> None:
+    with with_files({"log": None, "seed": 3, "json": None}) as known:
+        assert known == {"seed": 3, "json": None}
+    options = OpeConfig(log=(str(tmp_path / "mine.csv"),), policy=("random",))
+    with pytest.raises(UserError, match=r"mine\.csv"):
+        recsys_rl.ope(options, log=None)
+
+
+def test_errors_name_the_data_frame_and_not_its_file(tmp_path: Path) -> None:
+    wrong = decisions(50).with_columns(propensity=pl.lit(1.5))
+    none = decisions(50).drop("propensity")
+    for frame, command in (
+        (wrong, partial(recsys_rl.ope, policy=("random",))),
+        (wrong, check_judge),
+        (none, check_judge),
+    ):
+        with pytest.raises(UserError, match=r"^The data frame") as caught:
+            command(log=frame)
+        assert ".parquet" not in str(caught.value)
+    with pytest.raises(UserError, match=r"mine\.parquet"):
+        recsys_rl.ope(log=str(tmp_path / "mine.parquet"), policy=("random",))
 
 
 @pytest.mark.parametrize("log", [{"user": [1]}, 7, Broken(), pl.DataFrame({"item": []}), [["log.csv"]]])

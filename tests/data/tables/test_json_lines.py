@@ -90,6 +90,13 @@ def test_a_few_broken_lines_are_left_out_and_named(
     assert "line 8 " in said and "5 broken" in said and said.count("\n") == 1
 
 
+def test_two_values_for_a_column_are_a_broken_line(tmp_path: Path) -> None:
+    rows: list[Any] = [{"user": n, "context": {"age": n}} for n in range(150)]
+    rows[9]["context.age"] = 7
+    table = open_table(lines(tmp_path / "log.jsonl", rows))
+    assert table.json is not None and table.json.frame.height == 149 and "line 10 " in table.note
+
+
 def test_the_row_of_a_mistake_is_its_line(tmp_path: Path) -> None:
     rows: list[Any] = [{"item": n % 3, "reward": 1, "propensity": 0.5} for n in range(150)]
     rows[20], rows[40]["propensity"] = "{", 1.5

@@ -14,6 +14,7 @@ import pytest
 from recsys_rl.cli import main
 from recsys_rl.logs.ope import check_judge as module
 from recsys_rl.logs.ope.check_judge import Check, Trial, check_judge
+from recsys_rl.types import UserError
 from tests.own_logs import sessions
 from tests.own_tables import DEVICES, ITEMS, best_of, decisions, table
 
@@ -139,6 +140,29 @@ def test_logs_that_can_not_be_tried(tmp_path: Path, capsys: pytest.CaptureFixtur
         said = capsys.readouterr()
         assert words in said.err.splitlines()[-1] and not said.out
     assert not (tmp_path / "check.json").exists()
+
+
+@pytest.mark.parametrize("users", [3, 4])
+def test_halves_of_few_users_are_skipped(tmp_path: Path, users: int) -> None:
+    """A trial needs three users in each half, and some halves have none."""
+    for frame in (
+        decisions(3_000, users=users),
+        of_two(1_500).with_columns(user=pl.int_range(3_000) % users),
+    ):
+        with pytest.raises(UserError, match="0 of"):
+            check_judge(log=table(tmp_path / "log.parquet", frame))
+
+
+def test_a_policy_with_one_item_is_no_log_to_estimate_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the rows of `new` nothing is known about `old`, so that half of the trials are skipped."""
+    monkeypatch.setattr(module, "TRIALS", 1)
+    frame = of_two(2_000).with_columns(
+        item=pl.when(pl.col("policy") == "new").then(pl.lit("ale")).otherwise("item")
+    )
+    values = answer(frame, tmp_path)[1]
+    assert values["skipped"] == 5 and {trial["policy"] for trial in values["trials"]} == {"new"}
 
 
 def test_a_data_frame_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,31 @@ def test_probabilities_at_a_place_below_the_logged_items(log: ReplayedLog) -> No
     assert torch.equal(chances(best, True, 1), chances(Asked(best), False, 1))
 
 
+def test_only_candidates_are_asked_about(log: ReplayedLog) -> None:
+    """Of the candidates 0, 2 and 3, or 1 and 0, each that is not above has the same probability."""
+    (at, obs), *_ = log.observations()
+    slates = torch.zeros(len(at), 2, dtype=torch.int64)
+    candidates = torch.tensor([[0, 2, 3], [1, 0, -1]]).repeat(len(at) // 2 + 1, 1)[: len(at)]
+    policy: Behaviour = RandomPolicy((ITEMS,), torch.Generator().manual_seed(0), 2)
+    asked: list[Tensor] = []
+
+    class Counted(Asked):
+        def __init__(self) -> None:
+            super().__init__(policy)
+            self.place_logprobs = self._counted
+
+        def _counted(self, obs: Obs, items: Tensor) -> Tensor:
+            asked.append(items)
+            return policy.place_logprobs(obs, items)
+
+    offered = Obs(obs.context, candidates=candidates)
+    found = place_probabilities(log, Counted(), False, offered, slates, 1)  # type: ignore[arg-type]
+    assert len(asked) == 3
+    assert found[0].tolist() == pytest.approx([0, 0, 0.5, 0.5]) and found[1].tolist() == pytest.approx(
+        [0, 1, 0, 0]
+    )
+
+
 def test_a_part_of_a_log_has_no_model_of_places(log: ReplayedLog) -> None:
     assert not why_no_place_model(log)
     part = replay(log.log.rows(torch.arange(50)), log.catalogue, log.rewards[:50], 1.0, log.totals)
