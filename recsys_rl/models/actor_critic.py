@@ -222,7 +222,10 @@ class ActorCritic(nn.Module):
         if not isinstance(self.head, TwoTowerHead):
             return torch.zeros_like(rewards[0])
         return self.head.expected.loss(
-            self._reward_query_of(obs), self.items, shown, self.head.expected.standardise(rewards, average)
+            self._reward_query_of(obs),
+            self.items,
+            shown,
+            self.head.expected.standardise(rewards, average, minibatch=True),
         )
 
     def _reward_query_of(self, obs: Obs) -> Tensor:
