@@ -100,7 +100,7 @@ def learn(folder: Path, log: Path, name: str, seed: int, judged: bool, **setting
 def truth_of(checkpoint: Path, truth: Path) -> tuple[float, float]:
     """The share of right items of a policy: of its best ones, and of its draws."""
     made = load(checkpoint)
-    part = _decisions(made, truth)
+    part = decisions_of(made, truth)
     best = agent_of(made).act(observe(part, made.catalogue), greedy=True).items  # (m, 1)
     drawn = probabilities_of(checkpoint, truth).gather(1, part.items)
     return float((best == part.items).double().mean()), float(drawn.mean())
@@ -110,12 +110,12 @@ def probabilities_of(checkpoint: Path, table: Path) -> Tensor:
     """(m, I): the probabilities of all items in the contexts of a table."""
     made = load(checkpoint)
     found: Tensor = agent_of(made).item_probabilities(
-        observe(_decisions(made, table), made.catalogue), made.catalogue.num_items
+        observe(decisions_of(made, table), made.catalogue), made.catalogue.num_items
     )
     return found
 
 
-def _decisions(made: Checkpoint, table: Path) -> DecisionLog:
+def decisions_of(made: Checkpoint, table: Path) -> DecisionLog:
     """A table by the columns and encodings of a checkpoint."""
     settings = dataclasses.replace(made.config.agent_config, log=(str(table),))
     config = Config(**{**vars(made.config), "agent_config": settings})

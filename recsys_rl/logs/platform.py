@@ -231,7 +231,7 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
     if not paths:
         raise UserError(
             "A log of your own needs its file and an algorithm that learns from it: give --log FILE and "
-            "--algo bc, reinforce, cql, bcq, iql or dt."
+            "--algo bc, direct, reinforce, cql, bcq, iql or dt."
         )
     paths = (paths,) if isinstance(paths, str) else tuple(paths)
     columns = tuple(

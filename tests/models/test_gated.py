@@ -129,7 +129,7 @@ def test_new_items_of_another_kind_are_refused() -> None:
 def test_slates_and_values_are_refused() -> None:
     with pytest.raises(UserError):
         begin(config(env="long-video"))
-    for algo in ("dqn", "cql", "bcq", "iql", "dt"):
+    for algo in ("dqn", "cql", "bcq", "iql", "dt", "direct"):
         with pytest.raises(UserError):
             config(algo)
 

@@ -26,7 +26,7 @@ from recsys_rl.logs.experience.log_facts import (
 from recsys_rl.logs.experience.sides import Sides
 from recsys_rl.logs.parts import with_propensities
 from recsys_rl.logs.rewards import Rewards, has_signals
-from recsys_rl.logs.source import LogSource, Place, open_log
+from recsys_rl.logs.source import LogSource, Place, heldout_strangers, open_log
 from recsys_rl.logs.transitions import TransitionTable, transition_table
 from recsys_rl.make import make_user_model
 from recsys_rl.models.policy import NetworkPolicy
@@ -35,10 +35,15 @@ from recsys_rl.protocols import Learner, Watcher
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.shared import LoggedConfig
-from recsys_rl.types import Batch, Catalogue, Interface, World, tensors_of
+from recsys_rl.types import Batch, Catalogue, Interface, Transitions, World, tensors_of
+from recsys_rl.utils.seeding import stream_seed
 
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
+MOST_HELD_BACK = 20_000
+"""Decisions that are held back at most."""
+FEWEST_USERS = 10
+"""Users of a log from which some are held back."""
 
 
 def make_from_log(
@@ -56,6 +61,8 @@ def make_from_log(
     """
     logged = make_logged(config, world, generators["shuffle"], process)
     agent = agent_for(logged.interface)
+    if logged.held_back is not None:
+        agent.validate_on(logged.held_back)
     if config.platform.tables is not None and isinstance(agent, NetworkPolicy):
         agent.keep_chance()
     return logged, agent
@@ -90,6 +97,11 @@ def make_logged(
     check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     sides.check(source.name)
     parts, whole = (parts, False) if held is None else (partial(iter, held), len(held) < 2)
+    held_back = None
+    if settings.held_back and len(sides.users[0]) >= FEWEST_USERS:
+        parted = partial(_parted, settings.held_back, config.train_config.seed, parts)
+        held_back = _first_rows(side.tables(settings, facts, 1.0, partial(parted, True)))
+        parts = partial(parted, False)
     logged = partial(
         Logged,
         source.name,
@@ -106,6 +118,7 @@ def make_logged(
     experience = logged(partial(tables, share, parts), whole, unfiltered=all_sessions)
     others = f"each of {size} processes has other sessions of the log" if size > 1 else ""
     experience.note = "\n".join(filter(None, [side.note, others]))
+    experience.held_back = held_back
     experience.last_time = sides.last if source.has_times else None
     return experience
 
@@ -178,6 +191,26 @@ def _opened(config: Config, world: World, processes: int) -> _TrainingSide:
     return _TrainingSide(source, decisions, rewards_of, world.catalogue, rows, note)
 
 
+def _parted(
+    share: float, seed: int, parts: Callable[[], Iterable[Decisions]], held_back: bool
+) -> Iterator[Decisions]:
+    """The decisions for the ``share`` of users that is held back from training, or those for the others."""
+    for log, rewards in parts():
+        back = heldout_strangers(log.users, share, stream_seed(seed, "held back"))
+        rows = back if held_back else ~back
+        if rows.any():
+            yield log.rows(rows), rewards[rows]
+
+
+def _first_rows(tables: Iterator[TransitionTable]) -> Transitions | None:
+    """The first MOST_HELD_BACK decisions; None without any."""
+    table = next(tables, None)
+    if table is None:
+        return None
+    rows = (table.items >= 0).all(1).nonzero().squeeze(1)
+    return table.at(rows[:MOST_HELD_BACK]) if len(rows) else None
+
+
 def _together(parts: Sequence[Decisions]) -> list[Decisions]:
     """Parts of a log with their rewards (E,), those of the same columns as one: a batch is drawn from all."""
     kinds: dict[tuple[str, ...], list[Decisions]] = {}
@@ -228,6 +261,7 @@ class Logged:
         self.env: None = None
         self.watcher: Watcher | None = None
         self.note = ""  # on sessions that are left out
+        self.held_back: Transitions | None = None  # decisions that are never drawn, for a learner that asks
         self.last_time: int | None = None  # of the training side, in the log's unit, where it has times
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from recsys_rl.cli import main
 from recsys_rl.data.tables.items import read_items
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.logs.decision_table import read_table
+from recsys_rl.logs.ope.ope import ope
 from recsys_rl.logs.platform import load_log
 from tests.data.tables.test_json_lines import lines
 from tests.own_logs import clicks
@@ -272,3 +274,18 @@ def test_a_file_without_outcomes_is_refused(tmp_path: Path, capsys: pytest.Captu
     rows = [changed("_label_cost", None)(n) for n in range(5)]
     assert main(["data", "describe", str(lines(tmp_path / "log.dsjson", rows))]) == 2
     assert "5 without an outcome" in capsys.readouterr().err
+
+
+def test_actions_that_differ_from_line_to_line(tmp_path: Path) -> None:
+    """Three of six actions are offered each time, and drawn uniformly: the log is the random policy's own."""
+    drawn, rows = random.Random(0), []
+    for number in range(400):
+        offered = drawn.sample(range(6), 3)
+        actions = [{"_tag": f"i{k}", "action": {"size": k}} for k in offered]
+        row = event(number, cost=-drawn.random(), _label_probability=1 / 3, p=[1 / 3] * 3)
+        rows.append({**row, "c": {"user": row["c"]["user"], "_multi": actions}})
+    result = ope(log=lines(tmp_path / "log.dsjson", rows), policy="random", world=False)
+    by_name = {row.estimator: row for row in result.rows}
+    earned = -sum(row["_label_cost"] for row in rows) / 400
+    assert by_name["ips"].value == pytest.approx(earned) == by_name["snips"].value
+    assert by_name["ips"].weights is not None and by_name["ips"].weights.ess == pytest.approx(400)
