@@ -21,7 +21,7 @@ from recsys_rl.errors import FieldError
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_kinds, slate_layout
-from recsys_rl.models.item_columns import item_columns, item_features, number_names
+from recsys_rl.models.item_columns import item_features, network_columns, number_names
 from recsys_rl.models.retrieval import check_candidates
 from recsys_rl.models.shapes import Shapes
 from recsys_rl.protocols import Env, UserModel
@@ -261,8 +261,13 @@ def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Any:
     UserError if the saved state doesn't fit.
     """
     agent = make_agent(checkpoint.config, checkpoint.interface, checkpoint.catalogue, scaled_as=scaled_as)
+    state = dict(checkpoint.agent)
+    if not any(
+        name.startswith("optimizer.") for name in state
+    ):  # laid over other items (checkpoint/stock.py)
+        state |= {name: own for name, own in agent.state_dict().items() if name.startswith("optimizer.")}
     with restoring():
-        agent.load_state_dict(checkpoint.agent)
+        agent.load_state_dict(state)
     return agent
 
 
@@ -271,5 +276,5 @@ def _features(
 ) -> Tensor | SplitFeatures:
     """The item features: joined once if every item is scored, in two tables if only candidates are."""
     if config.candidates:
-        return SplitFeatures(catalogue.embedding, item_columns(catalogue, scaled_as))
+        return SplitFeatures(catalogue.embedding, network_columns(catalogue, scaled_as))
     return item_features(catalogue, scaled_as).cpu()

@@ -145,6 +145,9 @@ class OwnTables:
     - ``columns(env_config)``: the column of each role (data/tables/schema.py) in the tables.
     - ``ranges(env_config)``: the values of each signal in the log (``log_shape.SignalRange``).
     - ``interface(env_config, catalogue)``: the interface of sessions; a checkpoint with another is refused.
+    - ``encoding(env_config)``: the encodings of the items (data/tables/item_encoding.py); None in settings of
+      an earlier version.
+    - ``items_of_log(paths)``: the file with the items beside exports of a record; None without one.
     - ``judge(run, path)``: judge the finished policy of a run, with its checkpoint at ``path``, on its log.
     - ``estimates(path, checkpoint)``: print those estimates again, and return their values.
     """
@@ -155,6 +158,8 @@ class OwnTables:
     columns: Callable[[Any], Mapping[str, str]]
     ranges: Callable[[Any], Mapping[str, Any]]
     interface: Callable[[Any, Catalogue], Interface]
+    encoding: Callable[[Any], Any]
+    items_of_log: Callable[[Sequence[str]], str | None]
     judge: Callable[[Any, Path], None]
     estimates: Callable[[Path, Any], dict[str, Any]]
 

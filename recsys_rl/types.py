@@ -21,7 +21,7 @@ from recsys_rl.errors import UserError as UserError  # other modules import it f
 
 T_Tree = TypeVar("T_Tree")
 
-Scale = Literal["tags", "partial", "classes", "log", "number"]
+Scale = Literal["tags", "partial", "classes", "log", "number", "plain"]
 
 CANDIDATES = "candidates"
 """The piece of the context with the features of the alternatives, where each observation brings its own."""
@@ -68,7 +68,7 @@ class ItemFeature:
     ``scale``: "tags" for columns of 0 and 1, which become unit vectors; "classes" for whole numbers
     0 .. C - 1, which become one-hot columns; "log" for numbers of at least 0, which become the z-score of
     log(1 + x); "number" for the z-score of x; "partial" for the same with NaN where x is unknown, which only
-    networks read, with the mean in its place.
+    networks read, with the mean in its place; "plain" for numbers that are used as they are.
     """
 
     name: str
@@ -102,10 +102,17 @@ class Catalogue:
     # embedding, and gram (D, D), YᵀY over the factors of all items. Empty if nothing was factorised. With a
     # scalar popularity_share, the last number of an embedding is not the factor's (data/bias.py).
     factors: Mapping[str, Tensor] = field(default_factory=dict)
+    # JSON: what a team's file says of each item (data/tables/item_encoding.py); "" for other catalogues.
+    facts: str = ""
 
     @property
     def num_items(self) -> int:
         return self.embedding.shape[0]
+
+    @property
+    def own(self) -> bool:
+        """True for the items of a team's own place: they come and go, and a network sees no popularity."""
+        return self.facts != ""
 
     @property
     def tags(self) -> Tensor:
@@ -536,6 +543,10 @@ class Transitions:
     # (B, 2): the least and the largest return that can follow from here, by the smallest and the largest
     # reward of the log and the steps that are left at most; of a log
     possible: Tensor | None = None
+    # (B, K) each, of a log of slates whose places have rewards: the log-probability of each place given those
+    # above it, float64, and its reward, float32. None: a slate is one decision.
+    place_logprobs: Tensor | None = None
+    place_rewards: Tensor | None = None
 
     @property
     def num_rows(self) -> int:

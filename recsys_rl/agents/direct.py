@@ -96,7 +96,7 @@ class Direct(NetworkPolicy[DirectConfig]):
         for minibatch in batch.split(self.config.batch_size):
             loss = self.loss(minibatch)
             self.optimizer.zero_grad()
-            loss.backward()
+            (loss + self.reward_loss(minibatch)).backward()
             self.optimizer.step()
             self.mean.lerp_(self.optimizer.weights, 1 - DECAY)
             averages.add(loss=loss)

@@ -50,11 +50,14 @@ def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any
     """The platform, the data and the sizes of a checkpoint, as sections of settings, for a run on its items.
 
     Where its log brought the items, it also brought the head that can score them: then the networks are those
-    of the checkpoint too. ``env`` and errors: as of ``load_at_home``.
+    of the checkpoint too. The items themselves stand in the checkpoint, and a file of items is one of others.
+    ``env`` and errors: as of ``load_at_home``.
     """
     config = load_at_home(path, env).config
     names = ["env", "data_config", "env_config"] + ["model_config"] * (not config.platform.simulates)
     settings = to_dict(config)
+    if not config.platform.simulates:
+        settings["data_config"] = {**settings["data_config"], "items": None}
     return {name: settings[name] for name in names}
 
 

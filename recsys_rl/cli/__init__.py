@@ -15,8 +15,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a standard output that can't be written."""
 
 COMMANDS = (
-    *("train", "evaluate", "recommend", "serve", "visitors", "log", "loop", "release", "retrain", "gate"),
-    *("export", "record", "ope", "fit-users", "ranking", "data", "doctor"),
+    *("train", "evaluate", "recommend", "serve", "items", "visitors", "log", "loop", "release", "retrain"),
+    *("gate", "export", "record", "ope", "fit-users", "ranking", "data", "doctor"),
 )
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
@@ -28,6 +28,7 @@ commands:
   evaluate   compare the policy of a checkpoint with baselines, on held-out users
   recommend  print or write recommendations of a checkpoint's policy for real people
   serve      serve the policy over HTTP, and write down every decision with its probability
+  items      let the items of a running server come, change and go
   visitors   let simulated people use a running server
   log        check the record of a server, export it as a log of decisions, or delete a user in it
   loop       one turn beside a running server: learn, judge, release or take back

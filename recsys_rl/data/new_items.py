@@ -32,8 +32,8 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
     """
     if not catalogue.factors and not catalogue.table_file:
         raise UserError(
-            "--items: the items of this policy are made up, or of a log of your own, so others can't join: "
-            "train again with these items."
+            "--items: the items of this policy are made up, so others can't join: train again with these "
+            "items."
         )
     if catalogue.table_file:
         raise UserError(

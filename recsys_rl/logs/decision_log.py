@@ -76,6 +76,9 @@ class DecisionLog:
     # decision of several rows. Its places were drawn one after another before any feedback, each as if the
     # items above had been consumed in full, and none of these can stand in the list again.
     list_place: Tensor | None = None
+    # (E,) int64: the moment that says which items of a team's place could be shown, on the clock of its
+    # catalogue (item_encoding.there); None: each item at any time.
+    stock: Tensor | None = None
     event_items: Tensor | None = None  # (E, V) int64, -1 padding: entries of the history (types.Events)
     event_signals: Tensor | None = None  # (E, V, S) float32
 

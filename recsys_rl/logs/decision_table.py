@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -35,6 +36,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
+from recsys_rl.logs.intervals import items_of_log
 from recsys_rl.types import Catalogue, Interface, UserError
 
 WINDOW = 50  # items of the history that reward models see
@@ -51,7 +53,6 @@ class DecisionTable:
     sessions: tuple[str, ...] | None = None  # ids as text by number of the session; None: a row is a session
     session_column: str = ""  # "" without sessions
     probabilities: Tensor | None = None  # (E, I) float64 of every item under the logger, if they are known
-    whole_slates: bool = False  # True if the rewards are of whole slates, and stand at the first place
     notes: tuple[str, ...] = ()
     words: Words = field(default_factory=dict)  # for the rows and ids of the file
 
@@ -93,6 +94,10 @@ def _read(
     offered = read.ids("candidates") if "candidates" in columns else None
     parts = [lists.explode() for lists in (shown, offered) if lists is not None]
     every = pl.concat([*parts, pl.Series(read.named_items, dtype=pl.String)]).unique()
+    beside = items_of_log([str(path)])  # of an export of a record
+    items = beside if items is None else items
+    if items is not None and (of_file := read_items(items, columns["item"], True)).clock:
+        every = pl.concat([every, pl.Series(of_file.ids, dtype=pl.String)]).unique()  # they could be shown
     names, text_ids = ordered_ids(every)
     texts = tuple(map(str, names))
     facts = facts_of_items(items, table.items, columns["item"], text_ids)
@@ -112,7 +117,11 @@ def _read(
         sessions=numbers,
         steps=steps,
         items=chosen,
-        candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
+        candidates=(
+            _there(read, names, facts)
+            if offered is None
+            else spread(offered.list.len(), _rows_of(offered, names))
+        ),
         probabilities=probabilities,
         loggers=(of_row, under_each),
         given=pieces,
@@ -131,7 +140,6 @@ def _read(
         sessions=None if sessions is None else tuple(sessions),
         session_column=columns.get("session", ""),
         probabilities=None if probabilities is None else probabilities[order],
-        whole_slates=read.whole_slates,
         notes=tuple(filter(None, [*notes, facts.note, note, *(note.said(words) for note in read.notes)])),
     )
 
@@ -190,6 +198,27 @@ def ordered_ids(ids: pl.Series) -> tuple[list[object], bool]:
         if not numbers.has_nulls():
             return numbers.unique().sort().to_list(), False
     return ids.sort().to_list(), True
+
+
+def _there(read: Table, names: Sequence[Any], facts: ItemFacts) -> Tensor | None:
+    """(E, C) the items that each row could show, by the moments of the file of items; None without these."""
+    if not facts.clock or (facts.clock == "stock" and "stock" not in read):
+        return None
+    if facts.clock == "time" and "time" not in read.columns:
+        return None
+    moments = read.values("stock").long() if facts.clock == "stock" else read.times()
+    of_id: dict[Any, list[tuple[int, int]]] = {}
+    for key, period in facts.periods.items():
+        of_id.setdefault(facts.former.get(key, key), []).append(period)
+    known, row = moments.unique(return_inverse=True)  # (U,), (E,)
+    could = torch.zeros(len(known), len(names), dtype=torch.bool)
+    for item, name in enumerate(names):
+        for since, until in of_id.get(name, [(int(known[0]), int(known[-1]) + 1)]):
+            could[:, item] |= (since <= known) & (known < until)
+    width = int(could.sum(1).max())
+    places = could.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+    found: Tensor = places.masked_fill(~could.gather(1, places), -1)[row]
+    return found
 
 
 def _rows_of(lists: pl.Series, names: Sequence[object]) -> Tensor:

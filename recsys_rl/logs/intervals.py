@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.tables.read import files_of, parsing
+from recsys_rl.data.tables.read import ITEMS_OF, files_of, items_beside, parsing
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, with_columns
 
@@ -71,6 +71,26 @@ def files_in_order(folder: Path) -> list[Path]:
     with parsing(one_line(folder)):
         intervals = {file: interval_in(pl.read_parquet_metadata(file)) for file in files}
     return in_order(folder, intervals) or files
+
+
+def items_of_log(paths: Sequence[str]) -> str | None:
+    """The file with the items beside the exports of a record: that of the last interval. None without one.
+
+    Raises UserError for a file that can't be read.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found += path.glob(f"*{ITEMS_OF}")
+        elif items_beside(path).is_file():
+            found.append(items_beside(path))
+    latest: tuple[int, Path] | None = None
+    for file in sorted(found):
+        with parsing(one_line(file)):
+            numbers = interval_in(pl.read_parquet_metadata(file))
+        if numbers is not None and (latest is None or numbers[1] > latest[0]):
+            latest = numbers[1], file
+    return None if latest is None else str(latest[1])
 
 
 @dataclass(frozen=True)

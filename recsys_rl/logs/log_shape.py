@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from recsys_rl.data.tables.item_encoding import ItemEncoding, encoding_text, read_encoding
 from recsys_rl.data.tables.pieces import Piece, pieces_text, read_pieces
 from recsys_rl.errors import UserError, short
 from recsys_rl.logs.decision_table import WINDOW
@@ -34,6 +35,7 @@ class LogShape:
     repeats: bool  # False: no session of several steps shows an item twice
     columns: Mapping[str, str] = field(default_factory=dict)  # of each role, in the first file
     ranges: Mapping[str, SignalRange] = field(default_factory=dict)  # of signals; {} before a log
+    items: ItemEncoding | None = None  # of the columns of the items; None in files of earlier versions
 
     @property
     def history_length(self) -> int:
@@ -55,6 +57,7 @@ def shape_text(shape: LogShape, weights: Mapping[str, float]) -> str:
             "pieces": json.loads(pieces_text(shape.pieces)),
             "columns": dict(shape.columns),
             "ranges": dict(shape.ranges),
+            "items": None if shape.items is None else encoding_text(shape.items),
         }
     )
 
@@ -72,11 +75,12 @@ def read_shape(text: str, session_length: int) -> tuple[LogShape, Mapping[str, f
         columns = {str(role): str(name) for role, name in shape.get("columns", {}).items()}
         given = {str(name): [*entry] for name, entry in shape.get("ranges", {}).items()}
         ranges = {name: SignalRange(float(x), float(y), z is True) for name, (x, y, z) in given.items()}
-    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        items = None if shape.get("items") is None else read_encoding(shape["items"])
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"The shape of this log can't be read ({short(str(error))}): train again.") from error
     if not sound or not all(map(math.isfinite, numbers.values())):
         raise UserError("The shape of this log can't be read: train again.")
-    return LogShape(pieces, signals, slate_size, session_length, repeats, columns, ranges), numbers
+    return LogShape(pieces, signals, slate_size, session_length, repeats, columns, ranges, items), numbers
 
 
 def check_signals(source: str, names: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from recsys_rl.data.tables.cells import spread, tensor_of
 from recsys_rl.data.tables.findings import Words, in_words, names_of, words_of, wrong
+from recsys_rl.data.tables.item_encoding import STOCK, TIMES, clock_of
 from recsys_rl.data.tables.layout import roles_of
 from recsys_rl.data.tables.pieces import CONTEXT, tensors
 from recsys_rl.data.tables.read import TableFile, in_memory, open_table
@@ -159,6 +160,13 @@ class OwnLog(LogSource):
         self.header = DecisionHeader(**{**vars(header), "loggers": names})
         ids = catalogue.item_names or tuple(catalogue.item_ids.tolist())
         self._rows = {name: index for index, name in enumerate(ids)}
+        self._several: dict[int, list[int]] = {}  # of an item with several rows: all, by the last
+        for index, name in enumerate(ids):
+            if self._rows[name] != index:
+                last = self._rows[name]
+                self._several.setdefault(last, [last]).append(index)
+        clock = clock_of(catalogue)
+        self._clock = clock if clock and all(self._tells(clock, table) for table in files.files) else ""
         self._others: dict[tuple[Path, int], dict[str, int]] = {}  # of each part that was read
 
     @cached_property
@@ -217,7 +225,8 @@ class OwnLog(LogSource):
             for piece in shape.pieces:
                 read.filled(f"{CONTEXT}{piece.name}")  # raises UserError
         given = tensors(shape.pieces, read)
-        chosen = self._places(read, shown).view(-1, shape.slate_size)
+        moments = self._moments(read)
+        chosen = self._places(read, shown, moments).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
         probabilities = self._probabilities(read, texts, chosen)
         log = read.decisions(
@@ -226,12 +235,14 @@ class OwnLog(LogSource):
             sessions=numbers,
             steps=steps,
             items=chosen,
-            candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
+            candidates=None
+            if offered is None
+            else spread(offered.list.len(), self._places(read, offered, moments)),
             probabilities=probabilities,
             loggers=self._loggers_of(read),
             given=given,
         )
-        log = with_columns(log, self.tables.limits)
+        log = replace(with_columns(log, self.tables.limits), stock=moments)
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
         # Of this file alone, so that it means the same beside other files.
         tells_ends = any(name in read for name in ENDS)
@@ -281,8 +292,46 @@ class OwnLog(LogSource):
     def _is_read(self, name: str) -> bool:
         return name in BY_NAME or name in self.shape.signals or name.startswith(BY_START)
 
-    def _places(self, read: Table, lists: pl.Series) -> Tensor:
-        """(n,) int64: the row of each id of the lists in the catalogue, one list after another."""
+    def _tells(self, clock: str, table: TableFile) -> bool:
+        """True if the table has moments on this clock."""
+        return "stock" in table.names if clock == "stock" else self.tables.has(table, "time")
+
+    def _moments(self, read: Table) -> Tensor | None:
+        """(E,) int64: the moment of each row on the clock of the items; None without one."""
+        if not self._clock:
+            return None
+        return read.values("stock").long() if self._clock == "stock" else read.times()
+
+    def _at(self, read: Table, lists: pl.Series, rows: Tensor, moments: Tensor) -> Tensor:
+        """The ``rows`` (n,) of the entries of lists; of items with several rows, those at ``moments`` (E,).
+
+        Raises UserError for an item that was not there then.
+        """
+        names = STOCK if self._clock == "stock" else TIMES
+        since, until = (self.catalogue.attributes[name] for name in names)
+        at = moments.repeat_interleave(tensor_of(lists.list.len().cast(pl.Int64)))  # (n,)
+        for last, several in self._several.items():
+            places = (rows == last).nonzero().squeeze(1)
+            if len(places):
+                own = torch.tensor(several)
+                fits = (since[own] <= at[places, None]) & (at[places, None] < until[own])  # (m, rows)
+                rows[places] = own[fits.int().argmax(1)]
+        gone = ~((since[rows] <= at) & (at < until[rows]))
+        if bool(gone.any()):
+            index = int(gone.nonzero()[0])
+            row = int(lists.list.len().cum_sum().search_sorted(index, "right"))
+            sentence = (
+                "item {value} of {row} could not be shown then, by {names} of the file of items: correct one"
+            )
+            value = short(str(self.catalogue.id_of(int(rows[index]))))
+            raise wrong(read.name, sentence, row=row + 1, value=value, names=" and ".join(names))
+        return rows
+
+    def _places(self, read: Table, lists: pl.Series, moments: Tensor | None) -> Tensor:
+        """(n,) int64: the row of each id of the lists in the catalogue, one list after another.
+
+        ``moments`` as ``_moments`` gives them.
+        """
         flat = lists.explode()
         numbers = self._row_of(flat)
         if numbers.has_nulls():
@@ -294,7 +343,8 @@ class OwnLog(LogSource):
             )
             known = amount(self.catalogue.num_items, "item")
             raise wrong(read.name, sentence, row=row + 1, value=short(flat[index]), known=known)
-        return tensor_of(numbers)
+        found = tensor_of(numbers)
+        return found if moments is None else self._at(read, lists, found, moments)
 
     def _row_of(self, ids: pl.Series) -> pl.Series:
         """The row of each id in the catalogue; null for others."""

@@ -4,9 +4,11 @@
 
 The columns of the log give what a platform has: the items, the named pieces of the context with their
 encodings (data/tables/pieces.py), the signals, and the length of sessions. They lie in the settings of the
-run and so in its checkpoint. How often an item is shown, and the ranges and encodings of the context, are
-those of the training side. All rows give what any row must fit (logs/own_log_survey.py); no other number of a
-policy depends on the held-out rows. The context of an observation has:
+run and so in its checkpoint, with the encodings of the columns of the items, by which a policy reads other
+items too (checkpoint/stock.py). How often an item is shown, which no network sees, and the ranges and
+encodings of the context are those of the training side. All rows give what any row must fit
+(logs/own_log_survey.py); no other number of a policy depends on the held-out rows. The context of an
+observation has:
 
 - `profile`, first, if the log has a column `context.profile` as long as an embedding of the items;
 - `clock`, the share of the longest session that is over; and `last_item`, in sessions of several steps with
@@ -34,12 +36,14 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.tables.columns import DecisionColumns, DecisionFile
-from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
+from recsys_rl.data.tables.item_encoding import fitted
+from recsys_rl.data.tables.items import ItemFacts, knows_items, read_items, stock_items
 from recsys_rl.data.tables.pieces import Piece
 from recsys_rl.data.tables.read import TableFile, files_of
 from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.logs.decision_log import DecisionHeader
 from recsys_rl.logs.decision_table import facts_of_items, ordered_ids
+from recsys_rl.logs.intervals import items_of_log
 from recsys_rl.logs.log_shape import LogShape, SignalRange, check_signals, read_shape, shape_text
 from recsys_rl.logs.own_log import LogFiles, OwnLog
 from recsys_rl.logs.own_log_survey import Survey, survey
@@ -92,7 +96,8 @@ class OwnLogData(DataConfig, DecisionFile):
 
     items: str | None = None
     """File about the items: id, title, genres and any other column; `embedding` may hold a list of numbers.
-    Without it each item is known by its id alone."""
+    Without it each item is known by its id alone. With --checkpoint: the items that may be shown from now on,
+    by its encodings."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
         sorted((name.removesuffix("_column"), given[name]) for name in given if name.endswith("_column"))
     )
     weights = tuple(given.get("weights") or ())
-    items = given.get("items")
+    items = given.get("items") or items_of_log(paths)
     stamps = tuple(_stamps(path) for path in (*paths, *([] if items is None else [items])))
     if items is not None and any(set(stamps[-1]) & set(of_log) for of_log in stamps[:-1]):
         raise UserError(
@@ -282,24 +287,19 @@ def _loaded(
     facts = _facts(items, files.items, overview)
     source = " + ".join(Path(path).name for path in paths)
     ids, shares = overview.ids, overview.shares
-    catalogue = _catalogue(ids, facts, shares, source)
-    never = set(facts.ids) - set(ids) if knows_items(catalogue) else set()
-    if never:  # features tell what the policy needs of an item
-        share_of = dict(zip(ids, shares.tolist(), strict=True))
-        ids = tuple(sorted([*ids, *never]))
-        shares = torch.tensor([share_of.get(name, 0.0) for name in ids])
-        catalogue = _catalogue(ids, facts, shares, source)
-    by = weights_of_signals(files.name, overview.shape.signals, weights, FIELD)
-    return _brought(
-        catalogue, paths[0], overview.shape, shape_text(overview.shape, by), _note(overview, facts, catalogue)
-    )
-
-
-def _catalogue(ids: Sequence[object], facts: ItemFacts, shares: Tensor, source: str) -> Catalogue:
-    """The items with these ids, all whole numbers or all texts, and the share (I,) of decisions of each."""
-    catalogue = catalogue_of_items(ids, facts, shares, source)
-    names = tuple(map(str, ids)) if ids and isinstance(ids[0], str) else ()
-    return dataclasses.replace(catalogue, item_names=names)
+    encoding, merged = fitted(stock_items(ids, facts))
+    share_of = dict(zip(ids, shares.tolist(), strict=True))
+    # Features tell what the policy needs of an item; that it was there tells that it was not chosen.
+    if encoding.knows_items or facts.clock:
+        ids = tuple(sorted({*ids, *facts.ids}))
+    chosen = stock_items(ids, facts)
+    encoding, merged = fitted(chosen)
+    shares = torch.tensor([share_of.get(item.id, 0.0) for item in chosen])
+    catalogue = encoding.catalogue(chosen, shares, source, facts.clock)
+    shape = dataclasses.replace(overview.shape, items=encoding)
+    by = weights_of_signals(files.name, shape.signals, weights, FIELD)
+    note = _note(overview, facts, catalogue, merged)
+    return _brought(catalogue, paths[0], shape, shape_text(shape, by), note)
 
 
 def _brought(catalogue: Catalogue, path: str, shape: LogShape, text: str, note: str = "") -> OwnLogFile:
@@ -316,6 +316,7 @@ def _brought(catalogue: Catalogue, path: str, shape: LogShape, text: str, note: 
                 "shape": text,
             },
             "model_config": {} if knows_items(catalogue) else {"head": "dense"},
+            "agent_config": {"lr": SLATE_LR} if shape.slate_size > 1 else {},
         },
         note=note,
     )
@@ -331,10 +332,12 @@ def before_a_log(items: str, signals: Sequence[str], pieces: Sequence[Piece], sl
     facts = read_items(items, "item", True)
     ids, text_ids = ordered_ids(pl.Series(facts.ids, dtype=pl.String))
     facts = facts if text_ids else read_items(items, "item", False)
-    catalogue = _catalogue(ids, facts, torch.zeros(len(ids)), Path(items).name)
-    if catalogue.num_items < 2:
+    chosen = stock_items(ids, facts)
+    if len(chosen) < 2:
         raise UserError(f"{items} holds one item, so there is nothing to choose: give a file of several.")
-    shape = LogShape(tuple(pieces), tuple(signals), slate_size, LONGEST, True)
+    encoding = fitted(chosen)[0]
+    catalogue = encoding.catalogue(chosen, torch.zeros(len(ids)), Path(items).name)
+    shape = LogShape(tuple(pieces), tuple(signals), slate_size, LONGEST, True, items=encoding)
     interface_of(shape, catalogue)  # raises UserError
     return _brought(catalogue, items, shape, shape_text(shape, {}))
 
@@ -357,19 +360,18 @@ def _facts(path: str | None, own: TableFile | None, overview: Survey) -> ItemFac
     return facts
 
 
-def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
-    """Lines about the log and its items."""
+def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue, merged: str) -> str:
+    """Lines about the log and its items; ``merged``: about texts that have no code of their own."""
     several = overview.shape.session_length > 1
     lines = [
         *overview.notes,
         facts.note,
         f"{amount(catalogue.num_items, 'item')}, {_known_by(facts, catalogue)}",
+        merged,
     ]
-    never = catalogue.num_items - len(overview.ids)
+    never = len({*facts.ids} - {*overview.ids}) if knows_items(catalogue) or facts.clock else 0
     if never:
-        lines.append(
-            f"{never} of them no decision shows: they are known by their features, and can be chosen too"
-        )
+        lines.append(f"{never} of them no decision shows, and they can be chosen too")
     if several and not overview.shape.repeats:
         lines.append("no session shows an item twice, so the policy shows none twice")
     if not overview.has_users:
@@ -406,6 +408,10 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
+SLATE_LR = 0.001
+"""Of learners from slates: each decision has a term for each place, and at 0.01 they learn its noise."""
+
+
 def _judge(run: Any, path: Path) -> None:
     from recsys_rl.logs.judges.judge_own_log import judge_on_tables  # the estimators
 
@@ -437,6 +443,8 @@ PLATFORM = Platform(
         columns=lambda config: config.log_shape.columns,
         ranges=lambda config: config.log_shape.ranges,
         interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
+        encoding=lambda config: config.log_shape.items,
+        items_of_log=items_of_log,
         judge=_judge,
         estimates=_estimates,
     ),

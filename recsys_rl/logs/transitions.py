@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recsys_rl.data.tables.item_encoding import there
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.session import PIECES, Session
 from recsys_rl.types import Catalogue, Events, Obs, Transitions, UserError, tree_map
@@ -39,6 +40,8 @@ class TransitionTable:
     steps_left: Tensor  # (E,) int64
     steps: Tensor  # (E,) int64
     possible: Tensor  # (E, 2) float32
+    place_logprobs: Tensor | None  # (E, K) float64
+    place_rewards: Tensor | None  # (E, K) float32
 
     @property
     def num_rows(self) -> int:
@@ -60,6 +63,8 @@ class TransitionTable:
             steps_left=self.steps_left[index],
             steps=self.steps[index],
             possible=self.possible[index],
+            place_logprobs=None if self.place_logprobs is None else self.place_logprobs[index],
+            place_rewards=None if self.place_rewards is None else self.place_rewards[index],
         )
 
 
@@ -70,6 +75,7 @@ def transition_table(
     gamma: float = 1.0,
     span: tuple[float, float] | None = None,
     endless: bool = False,
+    place_rewards: Tensor | None = None,
 ) -> TransitionTable:
     """The table of a log of whole sessions, with the ``rewards`` (E,) of its rows, in the order of the log.
 
@@ -77,6 +83,7 @@ def transition_table(
         gamma: discount of ``returns_to_go`` and ``possible``.
         span: the smallest and the largest reward, for ``possible``; None: those of ``rewards``.
         endless: value follows the time limit, so that ``possible`` counts steps without end.
+        place_rewards: (E, K), of slates that are learned by place; None: each is one decision.
 
     Raises UserError as ``observations`` does.
     """
@@ -101,6 +108,8 @@ def transition_table(
         possible=_possible(
             log, steps_left, span or (float(rewards.min()), float(rewards.max())), gamma, endless
         ),
+        place_logprobs=None if place_rewards is None else log.place_logprobs,
+        place_rewards=None if place_rewards is None else place_rewards.float(),
     )
 
 
@@ -167,7 +176,8 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
     visible, consumed = log.visible, torch.tensor(log.header.consumed or (1.0,) * len(interface.signals))
     width = 0 if log.list_place is None else int(log.list_place.max()) * interface.slate_size
     above = log.items.new_full((len(first), width), -1)  # (G, X): items above in the list, -1 padding
-    mask = None if bool(catalogue.available.all()) else catalogue.available  # (I,)
+    # (I,); of a team's own place it says what may be shown from now on, and the log is of then.
+    mask = None if catalogue.own or bool(catalogue.available.all()) else catalogue.available
     observations: list[Obs] = []
     keys: list[Tensor] = []  # (g,) each: the place among the B + G rows
     start = (lengths + 1).cumsum(0) - (lengths + 1)  # (G,)
@@ -176,7 +186,10 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
         rows = first + torch.minimum(torch.full_like(lengths, step), lengths - 1)  # (G,)
         given = {name: values[rows] for name, values in log.given.items()}
         seen, above = _before(log, rows, lengths > step, session, seen, above)
-        obs = seen.request(given, None if mask is None else mask.expand(len(rows), -1))
+        could = None if mask is None else mask.expand(len(rows), -1)  # (G, I)
+        if log.stock is not None:
+            could = there(catalogue, log.stock[rows])
+        obs = seen.request(given, could)
         observations.append(_limited(obs, log, rows, above).rows(going))
         keys.append(start[going] + step)
         signals = log.signals[rows]  # (G, K, S)

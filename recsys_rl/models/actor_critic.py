@@ -20,6 +20,7 @@ from recsys_rl.models.heads import (
     GatedHead,
     PatternHead,
     TwoTowerHead,
+    cooled,
     distribution,
     exploring,
 )
@@ -62,6 +63,8 @@ class ActorCritic(nn.Module):
     chance = 0.0
     """Share of the draws that shows all possible items nearly alike (categorical.exploring); learning is
     without it. The learner sets it."""
+    draw_temperature = 1.0
+    """Slates are drawn with logits divided by it, then with ``chance``; learning is without both."""
 
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -314,8 +317,10 @@ class ActorCritic(nn.Module):
         return candidates.gather(1, usable_first[:, : self.num_candidates])
 
     def drawn(self, obs: Obs) -> tuple[Distribution, Tensor]:
-        """``forward``, but the distribution is that of draws: with ``chance``."""
+        """``forward``, but the distribution is that of draws: with ``draw_temperature`` and ``chance``."""
         distribution, value = self(obs)
+        if self.draw_temperature != 1:
+            distribution = cooled(distribution, self.draw_temperature)
         return exploring(distribution, self.chance) if self.chance else distribution, value
 
     def act(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Action:

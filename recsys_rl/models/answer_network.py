@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional.categorical import Categorical
-from recsys_rl.models.actor_critic import Shapes
 from recsys_rl.models.heads import Distribution
 from recsys_rl.models.q_network import QNetwork
+from recsys_rl.models.shapes import Shapes
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 
@@ -43,3 +43,11 @@ class AnswerNetwork(QNetwork):
     def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
         q = self.q(obs)
         return Categorical((q / self.softness).unsqueeze(1)), q.amax(1)
+
+    @property
+    def expects_rewards(self) -> bool:
+        return True
+
+    def expected_rewards(self, obs: Obs) -> Tensor:
+        """beta, as ``q``."""
+        return self.q(obs)

@@ -35,6 +35,11 @@ def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:
     return PlackettLuce(logits.squeeze(1), slate_size) if slate_size > 1 else Categorical(logits)
 
 
+def cooled(of: Distribution, temperature: float) -> Distribution:
+    """The distribution of slates with logits / ``temperature``; any other as it is."""
+    return PlackettLuce(of.logits / temperature, of.slate_size) if isinstance(of, PlackettLuce) else of
+
+
 def exploring(of: Distribution, share: float) -> Distribution:
     """The distribution in which a ``share`` of the draws shows all items nearly alike (categorical.py).
 

@@ -16,8 +16,21 @@ NUMBERS = ("popularity", "quality")
 
 
 def item_features(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
-    """The visible features of each item, (I, D + G + F + 1): the embedding, then ``item_columns``."""
-    return torch.cat([catalogue.embedding, item_columns(catalogue, scaled_as)], 1)
+    """The visible features of each item, (I, D + G + F + 1): the embedding, then ``network_columns``."""
+    return torch.cat([catalogue.embedding, network_columns(catalogue, scaled_as)], 1)
+
+
+def network_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
+    """``item_columns`` as networks see them: without NUMBERS at a team's own place.
+
+    There the popularity is the share of decisions that showed an item, which is 0 for each new one: a network
+    that sees it shows none of them. So an item's features are its own, whatever other items there are.
+    """
+    columns = item_columns(catalogue, scaled_as)
+    if not catalogue.own:
+        return columns
+    tags, _, rest = columns.tensor_split((len(catalogue.tag_names), len(catalogue.tag_names) + 2), 1)
+    return torch.cat([tags, rest], 1)
 
 
 def item_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
@@ -36,11 +49,12 @@ def item_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Te
 
 
 def number_names(catalogue: Catalogue) -> tuple[str, ...]:
-    """The names of the columns between the tags and the constant: NUMBERS, partial ones, ``feature_names``.
+    """The names of the columns of a network between the tags and the constant.
 
-    All but the last are standardised, popularity by its logarithm.
+    They are NUMBERS, except at a team's own place, partial ones and ``feature_names``. All but the last are
+    standardised, popularity by its logarithm.
     """
-    return (*NUMBERS, *_partial(catalogue), *feature_names(catalogue))
+    return (*(() if catalogue.own else NUMBERS), *_partial(catalogue), *feature_names(catalogue))
 
 
 def feature_names(catalogue: Catalogue) -> tuple[str, ...]:
@@ -63,6 +77,9 @@ def feature_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) ->
         values, known = catalogue.attributes[feature.name], of.attributes[feature.name]
         if feature.scale == "classes":
             columns.append((values.unsqueeze(1) == torch.arange(len(feature.values)).to(values)).float())
+            continue
+        if feature.scale == "plain":
+            columns.append(values.unsqueeze(1))
             continue
         if feature.scale == "log":
             values, known = values.log1p(), known.log1p()

@@ -140,17 +140,19 @@ class NetworkPolicy(Generic[C]):
         return self.model.mean_gates(obs, interface)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights, optimiser, count of updates and chance, on the CPU."""
-        chance = {"chance": torch.tensor(self.model.chance, dtype=torch.float64)} if self.model.chance else {}
-        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)} | chance
+        """Weights, optimiser, count of updates, and how it draws, on the CPU."""
+        draws = {"chance": (self.model.chance, 0.0), "draw_temperature": (self.model.draw_temperature, 1.0)}
+        own = {k: torch.tensor(x, dtype=torch.float64) for k, (x, plain) in draws.items() if x != plain}
+        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)} | own
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])
-        self.model.chance = float(state.get("chance", 0.0))  # of an earlier version: none
-        if self.updates < 0 or not 0 <= self.model.chance < 1:
-            raise ValueError(f"{self.updates} updates, a chance of {self.model.chance}")
+        chance, temperature = float(state.get("chance", 0.0)), float(state.get("draw_temperature", 1.0))
+        self.model.chance, self.model.draw_temperature = chance, temperature
+        if self.updates < 0 or not 0 <= chance < 1 or not 0 < temperature <= 1:
+            raise ValueError(f"{self.updates} updates, a chance of {chance}, a temperature of {temperature}")
 
     @property
     def remaining(self) -> float:

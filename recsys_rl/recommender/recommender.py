@@ -16,8 +16,10 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
+from recsys_rl.checkpoint.stock import encoding_of, joined, over
 from recsys_rl.data.new_items import join
-from recsys_rl.data.tables.items import read_items
+from recsys_rl.data.tables.item_encoding import StockItem
+from recsys_rl.data.tables.items import read_items, stock_items
 from recsys_rl.data.tables.pieces import Piece
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.make import agent_of
@@ -57,9 +59,10 @@ class Recommender(Directory):
     def with_new_items(self, path: str | Path, item_column: str = "item") -> tuple[Recommender, str]:
         """The same policy, with the items of the file ``path`` that its catalogue lacks, and a note.
 
-        Their vectors come from their attributes (data/new_items.py), and nothing is trained. Raises UserError
-        if the file can't be used, for a policy with one logit for each item of its training, and for one with
-        columns of the items for each user.
+        Their vectors come from their attributes (data/new_items.py), and nothing is trained. A policy of a
+        team's own log reads them by its encodings, and also what the file says of known items
+        (checkpoint/stock.py). Raises UserError if the file can't be used, for a policy with one logit for
+        each item of its training, and for one with columns of the items for each user.
         """
         self._check_catalogue()
         config = self.checkpoint.config
@@ -73,12 +76,29 @@ class Recommender(Directory):
                 f"--items: this policy reads {', '.join(columns)} of each user, which tells nothing of new "
                 "items: train again with these items."
             )
-        facts = read_items(path, item_column, bool(self.catalogue.item_names))
+        own = config.platform.tables is not None
+        known = encoding_of(self.checkpoint).columns if own else {}
+        facts = read_items(path, item_column, bool(self.catalogue.item_names), known)
+        if own:
+            return self._over(stock_items(facts.ids, facts))
         longer, note = join(self.catalogue, facts)
         interface = dataclasses.replace(self.checkpoint.interface, action_sizes=(longer.num_items,))
         world = World(longer, self.population)
         checkpoint = dataclasses.replace(self.checkpoint, world=world, interface=interface)
         return Recommender(checkpoint, trained_on=self.catalogue), note
+
+    def _over(self, given: Sequence[StockItem]) -> tuple[Recommender, str]:
+        """The policy of a team's own log over its items and those ``given``, and a note."""
+        encoding, before = encoding_of(self.checkpoint), self.catalogue.num_items
+        longer = over(self.checkpoint, joined(self.checkpoint, given, goes_on=True))
+        new, strange = (
+            longer.catalogue.num_items - before,
+            encoding.unknown([item.features for item in given]),
+        )
+        note = f"{new:,} new items and {len(given) - new:,} known ones, for this command alone"
+        if strange:
+            note += f"; with texts that the policy does not know, which are other: {strange:,}"
+        return Recommender(longer), note
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         """The action of the policy for N observations, as in ``Policy``.

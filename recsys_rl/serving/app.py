@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.serving.messages import LARGEST_BODY, Problem
+from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.releases.active_version import PolicyFiles
 from recsys_rl.serving.routes import routes
 from recsys_rl.serving.services import Metrics, Route, Services
@@ -35,7 +35,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 NEEDED = (b"authorization", b"content-type", b"host", b"origin")
 GET = ["GET", "HEAD"]  # methods of a route without a body
 SLOWEST = 10.0  # seconds of a body
-SCOPES = ("decide", "feedback", "read", "admin")
+SCOPES = ("decide", "feedback", "read", "items", "admin")
 PORT = re.compile(":[0-9]*$")
 B = TypeVar("B", bytes, bytearray)
 
@@ -52,6 +52,7 @@ class App:
         self.services = Services(worker, policies, self.metrics, watch)
         table = routes()
         self.posts: Mapping[str, Route] = {route.path: route for route in table if route.method == "POST"}
+        self.both = {route.path for route in table if route.method == "GET"} & self.posts.keys()
         self.gets = Starlette(
             routes=[self._get(route) for route in table if route.method == "GET"],
             exception_handlers={404: _not_found, 405: _wrong_method, Exception: _fault},
@@ -67,7 +68,7 @@ class App:
         headers = {name: value for name, value in scope["headers"] if name in NEEDED}
         host = _host_problem(scope, headers.get(b"host", b""), self.tokens is None)
         route = self.posts.get(scope["path"])
-        if route is None:
+        if route is None or (scope["method"] in GET and scope["path"] in self.both):
             await (self.gets if host is None else _response(host))(scope, receive, send)
             return
         start = perf_counter()
@@ -78,7 +79,7 @@ class App:
             if scope["method"] != "POST":
                 raise _other_method("POST")
             self._check(headers.get(b"authorization"), route.scope)
-            body = await route.function(self.services, await read_body(headers, receive))
+            body = await route.function(self.services, await read_body(headers, receive, route.largest))
         except Exception as error:  # whatever it is, no traceback leaves
             problem = _as_problem(error)
             status, kind, more = problem.status, b"application/problem+json", problem.headers
@@ -193,7 +194,7 @@ def wrong_host() -> Problem:
     )
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, largest: int) -> bytes:
     """The body. Raises Problem if it is too large, or not JSON by its header."""
     # A browser lets any site post a body without a type, and names the site. For JSON it asks first.
     kind = headers.get(b"content-type", b"" if b"origin" in headers else b"application/json")
@@ -204,20 +205,20 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
             message = await receive()
             first: bytes = message.get("body", b"")
             if not message.get("more_body", False):
-                return _limited(first)
+                return _limited(first, largest)
             body = bytearray(first)
             while message.get("more_body", False):
                 message = await receive()
                 body += message.get("body", b"")
-                _limited(body)
+                _limited(body, largest)
     except TimeoutError:
         raise Problem(408, "too-slow", f"The body did not arrive within {SLOWEST:g} seconds.") from None
     return bytes(body)
 
 
-def _limited(body: B) -> B:
-    if len(body) > LARGEST_BODY:
-        raise Problem(413, "too-large", f"The body has more than {LARGEST_BODY:,} bytes: send less.")
+def _limited(body: B, largest: int) -> B:
+    if len(body) > largest:
+        raise Problem(413, "too-large", f"The body has more than {largest:,} bytes: send less.")
     return body
 
 

@@ -65,6 +65,7 @@ def _request_at(version: Version, session: SessionState, decision: Decision) -> 
         candidates=decision.candidates,
         exclude=decision.exclude,
         explore=decision.explore,
+        new_items=decision.new_items,
         context=row_of(decision.context, version),
         degraded=decision.degraded,
     )

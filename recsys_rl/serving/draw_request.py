@@ -42,6 +42,7 @@ class DrawRequest:
     candidates: tuple[int, ...] | None = None
     exclude: tuple[int, ...] = ()
     explore: float = 0.0
+    new_items: float = 0.0
     context: tuple[float, ...] = ()  # of the pieces that the caller gives (``ContextRows.row``)
     degraded: str = ""  # why popularity draws, and not the policy
     items: tuple[int, ...] | None = None  # not drawn: the log-probabilities of these items are wanted
@@ -172,13 +173,15 @@ def _fill(
     while unfilled:
         going, end = [requests[at] for at in unfilled], start + slate
         visits = visits.at(_tensor(request.hour for request in going))
-        obs = _limited(visits.observe(), going, [results[at].items for at in unfilled], width)
+        obs = visits.observe(_showable(going, visits))
+        obs = _limited(obs, going, [results[at].items for at in unfilled], width)
         given = [request.items[start:end] for request in going if request.items is not None]
         choices = choose(
             [request.version for request in going],
             obs,
             [request.uniforms[start:end] for request in going],
             [request.explore for request in going],
+            [request.new_items for request in going],
             given or None,
             popular=bool(going[0].degraded),
         )
@@ -205,6 +208,24 @@ def _fill(
             visits = _rows(visits, torch.tensor(more))
             visits = visits.consume(torch.tensor([choices[row].items for row in more]))
         unfilled, start = [unfilled[row] for row in more], end
+
+
+def _showable(requests: Sequence[DrawRequest], visits: Visit) -> Tensor | None:
+    """(N, I) bool: the items that are there at each decision; None: all that are available.
+
+    An item that has changed stands in several rows, and where none is shown twice it counts as one.
+    """
+    masks = [request.version.showable(request.number) for request in requests]
+    there = [mask for mask in masks if mask is not None]
+    if not there:
+        return None
+    showable, stock, shown = torch.stack(there), requests[0].version.stock, visits.session.excluded
+    if stock is not None and stock.same_item is not None and shown is not None:
+        first = stock.same_item[shown.clamp_min(0)].masked_fill(shown < 0, -1)  # (N, X)
+        before = torch.zeros(len(there), stock.num_rows + 1, dtype=torch.bool)  # padding is the last column
+        before.scatter_(1, first.masked_fill(first < 0, stock.num_rows), True)
+        showable &= ~before[:, :-1].gather(1, stock.same_item.expand(len(there), -1))
+    return showable
 
 
 def _limited(obs: Obs, requests: Sequence[DrawRequest], taken: Sequence[Sequence[int]], width: int) -> Obs:

@@ -14,6 +14,10 @@ MOST_ITEMS = 10_000  # in `exclude` or `candidates`
 MOST_LIKES = 1_000
 MOST_EVENTS = 1_000  # in one request
 MOST_PIECES = 1_000  # of a context
+MOST_STOCK = 20_000
+"""Items of a team's own place that are there at once."""
+LARGEST_STOCK = 1 << 25
+"""Bytes of a body with items."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
@@ -221,12 +225,59 @@ class DecisionRows(Struct, frozen=True):
 class Item(Struct, frozen=True):
     item_id: str
     title: str
+    available: bool
+    """False: it was withdrawn, and is not shown any more."""
 
 
 class ItemsFound(Struct, frozen=True):
     """The answer of `GET /v1/items?q=TEXT`: items with this text in their titles."""
 
     items: list[Item]
+
+
+FeatureValue = float | str | list[float | str] | None
+
+
+class ItemGiven(Struct, forbid_unknown_fields=True, frozen=True):
+    """An item of a team's own place."""
+
+    item_id: Id
+    title: Annotated[str, Meta(min_length=1, max_length=1_000)] | None = None
+    """Default: the id."""
+    features: Annotated[dict[Id, FeatureValue], Meta(max_length=MOST_PIECES)] = msgspec.field(
+        default_factory=dict
+    )
+    """What is known of it, by the columns of the place (`features` of `GET /v1/platform`); null or no field:
+    it has no value."""
+
+
+class ItemsRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/items`: the items that come, change or go, all of them or none."""
+
+    items: Annotated[list[ItemGiven], Meta(max_length=MOST_STOCK)] = msgspec.field(default_factory=list)
+    """Items that are there from now on. One that is there already is known by these features from now on."""
+    withdraw: Annotated[list[Id], Meta(max_length=MOST_STOCK)] = msgspec.field(default_factory=list)
+    """Items that are shown no more."""
+    only: bool = False
+    """Withdraw also each item that `items` lacks."""
+
+
+class ItemsAnswer(Struct, frozen=True):
+    """The answer of `POST /v1/items`."""
+
+    added: int
+    changed: int
+    withdrawn: int
+    unchanged: int
+    """Items of the request that are there already, with the same features."""
+    items: int
+    """Items that are there now."""
+    stock: int
+    """The number of the record's last change of the items."""
+    unknown_values: int
+    """Items that came or changed, with a text that the champion does not know and takes for *other*."""
+    not_showable: int
+    """Items that are there and that the champion can't show, as it knows items by their ids alone."""
 
 
 class ContextField(Struct, frozen=True):
@@ -269,6 +320,9 @@ class Platform(Struct, frozen=True):
     """True if the profile of a stranger is made from what they like."""
     context: list[ContextField]
     """The pieces of the context that requests give."""
+    features: dict[str, str] | None
+    """The columns of the items of a team's own place, with their kinds: number, text, list (of numbers) or
+    names; null: the items never change."""
 
 
 class DecisionReport(Struct, frozen=True):

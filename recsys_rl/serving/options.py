@@ -29,9 +29,13 @@ class ServeConfig:
     port: Annotated[int, Range(0, 65535)] = 8000
     """Port to listen at; 0: a free one, which is printed."""
     tokens: str | None = None
-    """File of tokens: lines of scopes (decide,feedback,read,admin) and the SHA-256 of a token."""
+    """File of tokens: lines of scopes (decide,feedback,read,items,admin) and the SHA-256 of a token."""
     explore: Share = 0.0
     """Probability of a uniformly drawn item in place of the policy's; the propensities include it."""
+    new_items: Share = 0.0
+    """At a place of your own: probability of an item that the training of the version never showed, in place
+    of the policy's, all such items alike; the propensities include it. Where items are known by their ids
+    alone, a new item is shown by it alone."""
     strangers: bool = True
     """Serve users whom the checkpoint does not know; --no-strangers refuses them."""
     session_timeout: Positive = 1800.0

@@ -120,6 +120,7 @@ class Recommendations:
             candidates=rows.candidates,
             exclude=rows.exclude,
             explore=shared.settings.explore,
+            new_items=shared.settings.new_items,
             context=context.row,
             degraded=RAISED if shared.active.broken and version is shared.active.version else "",
             deadline=job.deadline,
@@ -338,6 +339,7 @@ def _decision_of(pending: Pending, result: DrawResult, policy: ServedPolicy, now
         context=pending.context,
         arm=pending.assigned.arm,
         arm_probability=pending.assigned.probability,
+        new_items=draw.new_items,
     )
     chooser = POPULARITY if row.degraded else policy
     return answered(row, draw.version, (chooser.name, chooser.number, chooser.sha256), pending.unknown)

@@ -72,7 +72,7 @@ def start(
             f"recsys-rl gate, or delete {sha256[:8]}....gate.json beside it.",
         )
     write(shared, "start", sha256, share, unit, reason, verdict)
-    active.challenger = version
+    active.challenger = active.of_now(version)
 
 
 def share(shared: Shared, share: float) -> None:

@@ -16,14 +16,18 @@ from starlette.responses import Response
 from recsys_rl.serving.context import schema_of_context
 from recsys_rl.serving.decide_again import report
 from recsys_rl.serving.feedback import take_feedback
+from recsys_rl.serving.item_changes import take_items
 from recsys_rl.serving.jobs import Call, Observe, Recommend, Shared
 from recsys_rl.serving.messages import (
+    LARGEST_STOCK,
     DecisionReport,
     DecisionRow,
     DecisionRows,
     FeedbackAnswer,
     FeedbackRequest,
+    ItemsAnswer,
     ItemsFound,
+    ItemsRequest,
     ObserveRequest,
     Platform,
     Problem,
@@ -31,6 +35,7 @@ from recsys_rl.serving.messages import (
     RecommendRequest,
     Versions,
 )
+from recsys_rl.serving.record.facts import FEATURES
 from recsys_rl.serving.record.record_schema import Decision, SessionRows
 from recsys_rl.serving.release_routes import release_routes
 from recsys_rl.serving.services import Get, Route, Services, as_json, decoded, encode, get, post
@@ -59,6 +64,15 @@ def routes() -> tuple[Route, ...]:
         get("/v1/decisions", "read", decisions, "The latest decisions", DecisionRows),
         get("/v1/platform", "read", platform, "What a page must know of the place", Platform),
         get("/v1/items", "read", items, "Items by a text in their titles", ItemsFound),
+        post(
+            "/v1/items",
+            "items",
+            take_items,
+            "Let items come, change and go",
+            ItemsRequest,
+            ItemsAnswer,
+            LARGEST_STOCK,
+        ),
         get("/v1/policies", "read", policies, "The versions of the policy", Versions),
         *release_routes(),
         get("/metrics", "read", metrics),
@@ -149,7 +163,9 @@ async def decisions(services: Services, request: Request) -> Response:
 
 
 async def platform(services: Services, request: Request) -> Response:
-    return as_json(services.worker.shared.active.version.platform)
+    shared = services.worker.shared
+    features = shared.store.facts.get(FEATURES)
+    return as_json(msgspec.structs.replace(shared.active.version.platform, features=features))
 
 
 async def items(services: Services, request: Request) -> Response:
@@ -248,7 +264,7 @@ def openapi(table: Sequence[Route], version: Version) -> dict[str, Any]:
             entry["parameters"] = [
                 {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
             ]
-        if route.path == "/v1/items":
+        if (route.method, route.path) == ("GET", "/v1/items"):
             entry["parameters"] = [{"name": "q", "in": "query", "schema": {"type": "string"}}]
         paths.setdefault(route.path, {})[route.method.lower()] = entry
     return {

@@ -43,6 +43,7 @@ def choose(
     obs: Obs,
     uniforms: Sequence[Sequence[float]],
     explore: Sequence[float],
+    new_items: Sequence[float],
     given: Sequence[Sequence[int]] | None = None,
     popular: bool = False,
 ) -> list[Choice]:
@@ -52,11 +53,13 @@ def choose(
         policies: (N,) that of each; where they differ, they see people alike and have no first stage.
         uniforms: (N, K) numbers in [0, 1) that draw the places.
         explore: (N,) probability of a uniform choice in each place.
+        new_items: (N,) probability of an item that the policy's training never showed, in each place, where
+            it and not popularity chooses.
         given: (N, K) items in place of draws: their log-probabilities are wanted.
         popular: popularity chooses in their place.
     """
     number, slate = obs.num_rows, policies[0].checkpoint.interface.slate_size
-    chance, share = torch.tensor(uniforms), torch.tensor(explore)
+    chance, share, of_new = torch.tensor(uniforms), torch.tensor(explore), torch.tensor(new_items)
     fixed = None if given is None else torch.tensor(given)
     choices, faults = dict[int, Choice](), dict[int, str]()
     if not popular:
@@ -67,6 +70,8 @@ def choose(
             rows = _tile(mine)
             whole = len(mine) == number == len(rows)
             scored = _scored_by(policies[mine[0]], obs if whole else obs.rows(rows))
+            if bool(of_new.any()) and scored.slates is None:
+                scored = _with_new_items(scored, policies[mine[0]], share[rows], of_new[rows])
             items = None if fixed is None else fixed[rows]
             found = _choices(scored, chance[rows], share[rows], items, slate, len(mine))
             choices |= {row: x for row, x, bad in zip(mine, found, scored.faults, strict=False) if not bad}
@@ -89,6 +94,7 @@ class _Scored(NamedTuple):
     scores: Tensor  # (N, C) finite or -inf, which forbids an item
     faults: list[str]  # (N,) why the scores of a row are not those of its policy; "" if they are
     slates: Patterns | None = None  # in place of the scores, where the places of a slate have kinds
+    explored: bool = False  # the scores hold the exploration already
 
 
 def _scored_by(version: Version, obs: Obs) -> _Scored:
@@ -129,7 +135,7 @@ def _width(version: Version, obs: Obs) -> int:
 def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
     """The observation, with candidates in a large catalogue, and the scores (N, C) of popularity."""
     number, most_popular = version.checkpoint.catalogue.num_items, version.most_popular
-    if number <= versions.MOST_POPULAR or version.layout is not None:
+    if number <= versions.MOST_POPULAR or version.layout is not None or version.stock is not None:
         allowed = obs.showable(number)  # (N, I)
         scores = version.popularity.expand(len(allowed), -1)
         return replace(obs, candidates=None), scores.masked_fill(~allowed, -torch.inf)
@@ -161,7 +167,7 @@ def _choices(
     rule: PlackettLuce | Patterns
     # Rows without items can't be drawn; no row depends on another.
     if scored.slates is None:
-        scores = _explored(scored.scores, explore)
+        scores = scored.scores if scored.explored else _explored(scored.scores, explore)
         enough = (scores > -torch.inf).sum(1) >= slate  # (N,)
         safe = scores if bool(enough.all()) else scores.masked_fill(~enough.unsqueeze(1), 0.0)
         rule = PlackettLuce(safe, slate)
@@ -192,6 +198,23 @@ def _explored(scores: Tensor, explore: Tensor) -> Tensor:
     allowed, share = scores > -torch.inf, explore.unsqueeze(1)
     uniform = allowed / allowed.sum(1, keepdim=True).clamp_min(1)
     return ((1 - share) * scores.softmax(1) + share * uniform).log()
+
+
+def _with_new_items(scored: _Scored, version: Version, explore: Tensor, share: Tensor) -> _Scored:
+    """The scores of (1 - share) pi + share [new] / new, for ``share`` (N,), where some new item may be shown.
+
+    pi is the policy with its exploration, and items are new that no decision of its training showed.
+    """
+    obs, number = scored.obs, version.checkpoint.catalogue.num_items
+    new = obs.showable(number) & version.never_shown  # (N, I)
+    if obs.candidates is not None:
+        new = new.gather(1, obs.candidates.clamp_min(0)) & (obs.candidates >= 0)  # (N, C)
+    known = (
+        _explored(scored.scores, explore).softmax(1).nan_to_num(0.0)
+    )  # zeros without an item of the policy
+    uniform = new / new.sum(1, keepdim=True).clamp_min(1)
+    some = torch.where(new.any(1), share, 0.0).unsqueeze(1)
+    return scored._replace(scores=((1 - some) * known + some * uniform).log(), explored=True)
 
 
 def _tile(rows: Sequence[int]) -> Tensor:

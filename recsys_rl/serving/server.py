@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import secrets
 import signal
 import socket
 import sys
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +19,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.data.tables.items import knows_items
+from recsys_rl.checkpoint.stock import encoding_of
+from recsys_rl.data.tables.item_encoding import items_of
 from recsys_rl.data.tables.pieces import Piece, pieces_of_file
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.recommender import Recommender
@@ -26,9 +29,10 @@ from recsys_rl.serving.app import App, Tokens, is_loopback
 from recsys_rl.serving.limits import limited
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.options import ServeConfig
-from recsys_rl.serving.record.facts import CHAMPION, COLUMNS, ITEMS_KNOWN, facts_of
+from recsys_rl.serving.record.facts import CHAMPION, COLUMNS, FEATURES, facts_of, of_own_place
 from recsys_rl.serving.record.record_schema import Damaged, ServedPolicy
 from recsys_rl.serving.record.snapshot import champion_in
+from recsys_rl.serving.record.stock import Change, Stock, changes_of
 from recsys_rl.serving.record.store import Full, Lost, Store
 from recsys_rl.serving.release_changes import at_start
 from recsys_rl.serving.releases.active_version import PolicyFiles, checkpoint_at_start
@@ -38,6 +42,7 @@ from recsys_rl.settings.config import Config
 from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.names import OF_TABLES, platform_of
 from recsys_rl.training.folder import nearby
+from recsys_rl.types import Catalogue
 from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import generators
 
@@ -102,19 +107,24 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     version = _first_version(options)
     nobody = not options.strangers and not version.row_of_user
     file = one_line(version.row.file or options.checkpoint)
-    check_used(("no_strangers", nobody, f"{file} knows no users, so it would refuse everyone"))
-    facts = facts_of(version.checkpoint)
+    facts, env = facts_of(version.checkpoint), version.checkpoint.config.env
+    own = of_own_place(facts)
+    check_used(
+        ("no_strangers", nobody, f"{file} knows no users, so it would refuse everyone"),
+        ("new_items", options.new_items > 0 and not own, f"the items of {env} never change"),
+    )
     store = Store(Path(options.db), facts)
     try:
-        policies = PolicyFiles(Path(options.checkpoint), facts, options.env, options.observe_only)
+        stock = _stock(store, version, options.new_items) if own else None
+        version = version if stock is None else version.over(stock)
+        folder = Path(options.checkpoint)
+        policies = PolicyFiles(folder, facts, options.env, options.observe_only, stock)
         if version.decides:
             _try(version, policies)
             if store.facts.get(CHAMPION) != version.row.sha256:
                 store.set_fact(CHAMPION, version.row.sha256)
             if version.columns and COLUMNS not in store.facts:
                 store.set_fact(COLUMNS, dict(version.columns))
-        elif ITEMS_KNOWN not in store.facts:
-            store.set_fact(ITEMS_KNOWN, knows_items(version.checkpoint.catalogue))
         version.prepare()
         seed = secrets.randbits(32) if options.seed is None else options.seed
         # A server that starts again must not draw the numbers of the last one again.
@@ -138,6 +148,29 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     return App(worker, policies, tokens)
 
 
+def _stock(store: Store, version: Version, new_items: float) -> Stock:
+    """The items of a team's own place: those of the record, of a new one those of the policy.
+
+    Raises UserError for a policy of an earlier version, Damaged, Full, Lost.
+    """
+    encoding = encoding_of(version.checkpoint)
+    columns = encoding.columns
+    if version.decides and not encoding.knows_items and not new_items:
+        print(
+            "items are known by their ids alone: one that comes is not shown until a policy has learned of "
+            "it; --new-items SHARE shows it",
+            file=sys.stderr,
+        )
+    stock = store.stock()
+    if stock.num_rows:
+        return stock
+    store.set_fact(FEATURES, columns)
+    items = [item for item in items_of(version.checkpoint.catalogue) if item.live]
+    added = changes_of(stock, Change(items, ()), itertools.count(store.last + 1).__next__, time.time())
+    store.write(added, durable=True)
+    return stock.after(added)
+
+
 def _first_version(options: ServeConfig) -> Version:
     """The version that serves first, or the place without one. Raises UserError."""
     folder, record = Path(options.checkpoint), Path(options.db)
@@ -152,7 +185,7 @@ def _first_version(options: ServeConfig) -> Version:
 class Silent(Recommender):
     """Items and people, and no policy."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, trained_on: Catalogue | None = None) -> None:
         Directory.__init__(self, checkpoint)
         self.agent = None
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recsys_rl.errors import one_line
-from recsys_rl.serving.messages import Problem
+from recsys_rl.serving.messages import LARGEST_BODY, Problem
 from recsys_rl.serving.releases.active_version import PolicyFiles
 from recsys_rl.serving.watch import Watch
 from recsys_rl.serving.worker import Worker
@@ -39,6 +40,7 @@ class Services:
     policies: PolicyFiles
     metrics: Metrics
     watch: Watch
+    restocking: asyncio.Lock = field(default_factory=asyncio.Lock)  # of one change of the items at a time
 
 
 Post = Callable[[Services, bytes], Awaitable[bytes]]
@@ -55,11 +57,20 @@ class Route(NamedTuple):
     summary: str = ""  # in the description; "" leaves the route out
     body: type | None = None
     answer: Any = None
+    largest: int = LARGEST_BODY  # bytes of a body
 
 
-def post(path: str, scope: str, function: Post, summary: str, body: type, answer: Any) -> Route:
+def post(
+    path: str,
+    scope: str,
+    function: Post,
+    summary: str,
+    body: type,
+    answer: Any,
+    largest: int = LARGEST_BODY,
+) -> Route:
     """An address that takes a body."""
-    return Route("POST", path, scope, function, summary, body, answer)
+    return Route("POST", path, scope, function, summary, body, answer, largest)
 
 
 def get(path: str, scope: str | None, function: Get, summary: str = "", answer: Any = None) -> Route:

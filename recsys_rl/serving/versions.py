@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.stock import over
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.tables.context_rows import ContextRows
 from recsys_rl.data.tables.pieces import Piece
@@ -25,6 +26,7 @@ from recsys_rl.recommender import Recommender, Visit, load
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serving.messages import ContextField, Item, Platform, Problem
 from recsys_rl.serving.record.record_schema import ServedPolicy
+from recsys_rl.serving.record.stock import Stock
 from recsys_rl.settings.fields import shown
 from recsys_rl.types import tensors_of
 from recsys_rl.utils.files import sha256_of
@@ -49,6 +51,28 @@ class Version:
     recommender: Recommender
     alike: Checkpoint | None = None
     """The checkpoint of another version of the same ``sight``, by which the visits of both are made."""
+    stock: Stock | None = None
+    """The items over which the policy is laid, at a team's own place; None elsewhere, and before that."""
+    trained: Checkpoint | None = None
+    """The checkpoint of the file, whose items are those of the training; None: ``checkpoint``."""
+
+    def over(self, stock: Stock) -> Version:
+        """The policy over the items of a team's own place. Raises UserError if there are too few."""
+        if stock is self.stock:
+            return self
+        trained = self.checkpoint if self.trained is None else self.trained
+        checkpoint = over(trained, stock.items, learns=not self.decides)
+        recommender = type(self.recommender)(checkpoint)
+        return Version(self.row, recommender, stock=stock, trained=trained)
+
+    def showable(self, number: int) -> Tensor | None:
+        """(I,) bool: the items that a decision with this number could show; None: all of the platform."""
+        return None if self.stock is None else self.stock.at(number)
+
+    @cached_property
+    def never_shown(self) -> Tensor:
+        """(I,) bool: the items that no decision of the policy's training showed."""
+        return self.checkpoint.catalogue.popularity == 0
 
     @property
     def of_visits(self) -> Checkpoint:
@@ -133,13 +157,15 @@ class Version:
 
     @cached_property
     def item_ids(self) -> list[str]:
-        """(I,): the ids of the items, as text."""
+        """(I,): the ids of the items, as text. One that changed stands in several rows."""
         catalogue = self.checkpoint.catalogue
         return [str(id_) for id_ in catalogue.item_names or catalogue.item_ids.tolist()]
 
     @cached_property
     def row_of_item(self) -> dict[str, int]:
-        """The row of each item id."""
+        """The row of each item id; at a team's own place of those that are there."""
+        if self.stock is not None:
+            return self.stock.row_of
         return {name: row for row, name in enumerate(self.item_ids)}
 
     @cached_property
@@ -187,7 +213,7 @@ class Version:
         interface = self.checkpoint.interface
         return Platform(
             name=self.checkpoint.config.env,
-            items=self.checkpoint.catalogue.num_items,
+            items=len(self.row_of_item),
             slate_size=interface.slate_size,
             session_length=interface.session_length,
             full=dict(zip(self.signals, self.full_signals, strict=True)),
@@ -197,16 +223,24 @@ class Version:
             people=[*islice(self.row_of_user, SOME)],
             likes=self.takes_likes,
             context=[_field(piece) for piece in self.pieces],
+            features=None,
         )
 
     def find_items(self, text: str) -> list[Item]:
-        """Some items with this text in their titles, those with this id or title first."""
+        """Some items with this text in their titles, those with this id or title first.
+
+        At a team's own place the latest come first, and withdrawn ones are among them.
+        """
         folded, titles = text.casefold(), self.folded_titles
-        same = [row for row, title in enumerate(titles) if folded == title]
-        like = (row for row, title in enumerate(titles) if folded in title)
+        order: Sequence[int] = range(len(titles))
+        if self.stock is not None:  # of an id the latest row
+            order = sorted({id_: row for row, id_ in enumerate(self.item_ids)}.values(), reverse=True)
+        same = [row for row in order if folded == titles[row]]
+        like = (row for row in order if folded in titles[row])
         with_id = [self.row_of_item[text]] if text in self.row_of_item else []
-        rows = dict.fromkeys([*with_id, *same[:SOME], *islice(like, SOME)])
-        return [Item(self.item_ids[row], self.checkpoint.catalogue.title(row)) for row in rows]
+        rows, there = dict.fromkeys([*with_id, *same[:SOME], *islice(like, SOME)]), self.row_of_item
+        title = self.checkpoint.catalogue.title
+        return [Item(self.item_ids[row], title(row), there.get(self.item_ids[row]) == row) for row in rows]
 
     @cached_property
     def folded_titles(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -50,8 +51,7 @@ def _made(
     """The run before its first step. ``split``: the seed by which users of a log are held out."""
     settings, weights, note = config.train_config, None, ""
     if resumed is None and settings.init_from is not None:
-        weights = load(settings.init_from, config.env)
-        note = check_items(config, world, weights)
+        weights, note = check_items(config, world, load(settings.init_from, config.env))
     world = world.to(device)
     # All ranks draw the weights from the same stream, on the CPU. Each rank has its own other streams.
     names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}
@@ -106,9 +106,28 @@ def _about_users(brought: Brought, seed: int, agent: Any) -> dict[str, Any]:
 
 
 def _of_items(config: Config, resumed: Checkpoint | None) -> Checkpoint | None:
-    """The checkpoint whose items a new run has; None for a resumed one, and for items from elsewhere."""
+    """The checkpoint whose items a new run has; None for a resumed one, and for items from elsewhere.
+
+    With a file of items beside it, it is laid over these: they can be shown from now on. The others that it
+    knows can't, but stay known, as older decisions of a log show them.
+    """
     path = getattr(config.agent_config, "checkpoint", None)
-    return None if path is None or resumed is not None else load(path, config.env)
+    if path is None or resumed is not None:
+        return None
+    there, tables = load(path, config.env), config.platform.tables
+    if tables is None:
+        return there
+    from recsys_rl.checkpoint.stock import encoding_of, joined, over  # polars
+    from recsys_rl.data.tables.items import read_items, stock_items
+
+    find_items: Callable[[Any], str | None] = tables.items_of_log
+    file = config.data_config.items or find_items(getattr(config.agent_config, "log", None) or ())
+    if file is None:
+        return there
+    column = tables.columns(config.env_config).get("item", "item")
+    facts = read_items(file, column, bool(there.catalogue.item_names), encoding_of(there).columns)
+    items = joined(there, stock_items(facts.ids, facts), goes_on=False, clock=facts.clock)
+    return over(there, items, learns=True, clock=facts.clock)
 
 
 def _split(config: Config, resumed: Checkpoint | None, items: Checkpoint | None) -> int:

@@ -12,6 +12,7 @@ from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
+from recsys_rl.models.item_columns import item_features
 from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.types import UserError, World
 
@@ -28,13 +29,23 @@ SIZES = (
 )
 
 
-def check_items(config: Config, world: World, warm: Checkpoint) -> str:
-    """Raise Unfit if the items, or the encodings of the context, are others than those of the run ``warm``.
+def check_items(config: Config, world: World, warm: Checkpoint) -> tuple[Checkpoint, str]:
+    """Raise Unfit if the items, or the encodings of a team's own place, are others than of the run ``warm``.
 
-    Returns a note about its weights and its users.
+    Returns that run, laid over the items of this one where it is of the same place, and a note about its
+    weights and its users.
     """
     path, tables = config.train_config.init_from, config.platform.tables
-    same = _items(world) == _items(warm.world)
+    if world.catalogue.own:
+        from recsys_rl.checkpoint.stock import has_encoding, over  # polars
+        from recsys_rl.data.tables.item_encoding import items_of
+
+        if has_encoding(warm):
+            warm = over(warm, items_of(world.catalogue), learns=True)
+        known, seen = item_features(warm.catalogue), item_features(world.catalogue)
+        same = known.shape == seen.shape and torch.equal(known, seen)
+    else:
+        same = _items(world) == _items(warm.world)
     if tables is not None and warm.config.env == config.env:
         if not same or tables.pieces(config.env_config) != tables.pieces(warm.config.env_config):
             raise Unfit(
@@ -46,7 +57,7 @@ def check_items(config: Config, world: World, warm: Checkpoint) -> str:
             f"--init-from {path} is of other items than this run, and its weights can't read these: give a "
             "checkpoint of the same data and seed, or leave --init-from out."
         )
-    return f"weights of {path}, step {warm.step:,}" + _about_users(world, warm.world)
+    return warm, f"weights of {path}, step {warm.step:,}" + _about_users(world, warm.world)
 
 
 def _items(world: World) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from recsys_rl.cli.data import data_options
 from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.export import export_options
 from recsys_rl.cli.fit_users import fit_users_options
+from recsys_rl.cli.items import items_options
 from recsys_rl.cli.log import log_options
 from recsys_rl.cli.loop import loop_options
 from recsys_rl.cli.ope import ope_options
@@ -163,6 +164,7 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         "ranking": ranking_options,
         "data": data_options,
         "serve": serve_options,
+        "items": items_options,
         "visitors": visitors_options,
         "export": export_options,
         "log": log_options,
@@ -188,7 +190,8 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         if "--user-model" in args:
             return None  # its settings are in the file
         rest = [word for word in args if word != "--resume"]
-        for option in {"--run", "--checkpoint"} & {*rest}:
+        of_its_platform = {"--items"} if "--checkpoint" in rest else set()
+        for option in ({"--run", "--checkpoint"} | of_its_platform) & {*rest}:
             del rest[rest.index(option) : rest.index(option) + 2]
         return option_complaint(command, rest)
     except SystemExit as stop:  # --help

@@ -160,6 +160,7 @@ def test_the_export_is_a_table_with_the_columns_that_people_know(serve: Serve, t
         "policy": ["application", "application", "rules"],
         "item": ["sport", "politics", "science"],
         "propensity": [0.25, 0.25, 0.5],
+        "stock": [4] * 3,
         "candidates": [["politics", "sport"]] * 2 + [["culture", "politics", "science", "sport"]],
         "signal.clicked": [1.0, 1.0, 0.0],
         "signal.minutes": [2.5, 2.5, 0.0],

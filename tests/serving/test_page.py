@@ -182,6 +182,11 @@ def test_the_context_of_a_log_has_fields_with_plausible_values(tmp_path: Path) -
         tab.run("document.querySelector('[name=v]').value = '0.5'")  # one number too few
         tab.run("document.querySelector('#who button').click()")
         tab.until("document.querySelector('#problem').textContent.includes('context.v')")
+        lines = "[...document.querySelectorAll('#stock-items li')].map(x => x.textContent.trim())"
+        assert tab.run(lines) == [f"i{x} withdraw" for x in (3, 2, 1, 0)]
+        tab.run("document.querySelector('#stock-items button').click()")
+        tab.until(f"document.querySelectorAll('#stock-items button').length == 3 && {READY}")
+        assert tab.run(lines)[0] == "i3 withdrawn"
     record = Record(tmp_path / "r.sqlite")
     [first, second] = record.sessions()
     record.store.close()

@@ -145,9 +145,9 @@ def test_popularity_shows_slates_with_the_probabilities_that_it_states(version: 
     for at in range(60):
         uniform = [[(at + 0.5) / 60, (7 * at % 60 + 0.5) / 60, 0.5]]
         for explore in (0.0, 0.5):
-            choice = choose([version], obs, uniform, [explore], popular=True)[0]
+            choice = choose([version], obs, uniform, [explore], [0.0], popular=True)[0]
             assert tuple(kinds(version)[choice.items].tolist()) in patterns
-            again = choose([version], obs, uniform, [explore], [choice.items], popular=True)[0]
+            again = choose([version], obs, uniform, [explore], [0.0], [choice.items], popular=True)[0]
             assert again.logprobs == choice.logprobs
             if not explore:
                 popular.append(choice)

@@ -17,9 +17,10 @@ from benchmarks.harness.power import Disk, compiled
 from benchmarks.harness.said import checkpoint_in
 from benchmarks.serving_power import power_cuts
 from recsys_rl.serving.record.record_schema import Event, Person
+from recsys_rl.serving.record.stock import Stock
 from recsys_rl.serving.record.store import RESERVED, Lost, Store
 from recsys_rl.serving.releases.arms import history_of
-from tests.serving.writers import RELEASES, Writers
+from tests.serving.writers import POSTS, RELEASES, Writers
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,31 @@ def test_a_release_that_is_cut_off_anywhere_left_whole_rows_and_their_champion(
             kept.add(len(rows))
             store.close()
     assert ended == 0 and kept == {0, 1, 2, 3, 4, 5}
+
+
+@pytest.mark.proof
+def test_a_post_of_items_that_is_cut_off_anywhere_is_there_as_a_whole_or_not_at_all(
+    library: Path, writers: Writers, tmp_path: Path
+) -> None:
+    """The power is cut in place of each sync of two posts; what was answered stays."""
+    ended, cut, kept = -signal.SIGKILL, 0, set[int]()
+    while ended == -signal.SIGKILL:
+        cut += 1
+        folder = tmp_path / str(cut)
+        (folder / "disk").mkdir(parents=True)
+        disk = Disk(library, folder / "disk", folder / "synced")
+        ended = write(writers, disk, "write_items", kill=(cut, ""))
+        for part, lottery in (("none", None), ("some", random.Random(cut))):
+            disk.after_cut(folder / part, lottery)
+            store = Store(folder / part / "new" / "record.sqlite", {})
+            stock = store.stock()
+            posts = len(stock.changes) // 3
+            wanted = Stock().after([row for rows in POSTS[:posts] for row in rows])
+            assert store.integrity() == "ok" and [*store.changed_rows()] == []
+            assert stock == wanted and len(stock.changes) % 3 == 0
+            kept.add(posts)
+            store.close()
+    assert ended == 0 and kept == {0, 1, 2}
 
 
 def test_an_event_that_a_killed_process_had_not_synced_is_synced_before_it_is_known(

@@ -364,7 +364,7 @@ def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
         for version in (99, 2, 1):
             raw.execute(f"PRAGMA user_version = {version}")
             raw.commit()
-            with pytest.raises(UserError, match=f"format {version}, and .* 3 to 5"):
+            with pytest.raises(UserError, match=f"format {version}, and .* 3 to 6"):
                 Store(db)
     for name, content in (("text.sqlite", b"not a database" * 99), ("empty.sqlite", b"")):
         (tmp_path / name).write_bytes(content)

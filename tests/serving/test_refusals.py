@@ -219,7 +219,7 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr("recsys_rl.serving.app.SLOWEST", 0.05)
     with pytest.raises(Problem) as found:
-        asyncio.run(asyncio.wait_for(read_body({}, receive), 5))
+        asyncio.run(asyncio.wait_for(read_body({}, receive, 100), 5))
     assert found.value.status == 408
 
 

@@ -26,7 +26,7 @@ from tests.serving.servers import event, recommend, send, serving
 At = Callable[[str], Path]
 LATER = 6000.0  # seconds after which sessions that have ended are mature
 TIMEOUT, WINDOW = 100.0, 50.0  # of the sessions that are written here
-PLACE = {"platform": "own-log", "items": ["a", "b"], "signals": ["clicked"], "slate_size": 1, "context": []}
+PLACE = {"platform": "own-log", "signals": ["clicked"], "slate_size": 1, "context": []}
 
 
 def session(number: int, person: int, began: float) -> list[Person | Session]:

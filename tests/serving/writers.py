@@ -16,7 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recsys_rl.serving.record.record_schema import Event, Person, Release, ReleaseKind, Session
+from recsys_rl.serving.record.record_schema import (
+    Event,
+    ItemChange,
+    Person,
+    Release,
+    ReleaseKind,
+    Session,
+)
 from recsys_rl.serving.record.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +38,17 @@ ACTIONS: tuple[tuple[ReleaseKind, str, float], ...] = (
 RELEASES = [
     Release(number, 5.0, kind, champion, B, share, "session", "", "")
     for number, (kind, champion, share) in enumerate(ACTIONS, 1)
+]
+POSTS = [
+    [
+        ItemChange(number, row, "add", f"i{row}", 5.0, "", {"price": 1.5})
+        for number, row in ((1, 0), (2, 1), (3, 2))
+    ],
+    [
+        ItemChange(4, 1, "withdraw", "i1", 6.0, "", {}),
+        ItemChange(5, 3, "add", "i1", 6.0, "", {"price": 2.5}),
+        ItemChange(6, 4, "add", "i3", 6.0, "", {"price": 3.5}),
+    ],
 ]
 EVENT = Event(3, "=a", 2, 1, 0, -1, 0, 0.5, None, 0.0)
 
@@ -63,6 +81,12 @@ def write_releases(store: Store) -> None:
     store.close()
 
 
+def write_items(store: Store) -> None:
+    for rows in POSTS:
+        store.write(rows, durable=True)
+    store.close()
+
+
 JOBS = {
     job.__name__: job
     for job in (
@@ -72,6 +96,7 @@ JOBS = {
         find_the_event,
         write_one_row_durably_and_one_not,
         write_releases,
+        write_items,
     )
 }
 

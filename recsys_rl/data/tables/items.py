@@ -14,11 +14,25 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells
+from recsys_rl.data.tables.item_encoding import (
+    ALWAYS,
+    EMBEDDING,
+    GENRES,
+    NOTHING,
+    STOCK,
+    TIMES,
+    YEAR,
+    Clock,
+    StockItem,
+    fitted,
+)
+from recsys_rl.data.tables.item_encoding import NEVER as EVER
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.data.tables.schema import COLUMNS, ITEMS, common_names, find_columns, plain_name
-from recsys_rl.data.tables.values import no_value, on, whole_number
+from recsys_rl.data.tables.times import format_in, seconds
+from recsys_rl.data.tables.values import label, no_value, on, whole_number
 from recsys_rl.errors import listed, one_line, short
-from recsys_rl.types import Catalogue, ItemFeature, UserError, genres_and_year
+from recsys_rl.types import Catalogue, ItemFeature, UserError
 
 MOST_GENRES = 100  # the most frequent are kept
 NAMED_CLASSES = ("kind", "skill")  # columns whose texts a platform reads
@@ -27,15 +41,9 @@ FEW_TEXTS, MOST_DISTINCT = 20, 0.5
 """A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
 links, descriptions and codes are not attributes that items share."""
 
-RESERVED = ("popularity", "quality", "genres", "year", "kind", "creator")
-"""Names of attributes that have a meaning of their own in a catalogue."""
 LARGEST = 1e19
 """Numbers beyond it are refused: in 32 bits their squares overflow. Whole numbers of 64 bits are below."""
-MOST_ALONE = 256  # items without a known fact that get a feature each
-MOST_CLASSES = 50
-
-EMBEDDING = "embedding"
-"""The column with the vector of each item, a list of numbers."""
+MOMENTS = ("\0since", "\0until")
 _HEADLESS = ("item", "title", "genres")
 _YEAR, _IN_TITLE = r"\b(1[89]\d\d|20\d\d)\b", r"\((\d{4})\)"
 
@@ -51,6 +59,11 @@ class ItemFacts:
     years: Mapping[Any, float] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
     embeddings: Mapping[Any, Tensor] = field(default_factory=dict)  # (D,) float32 each; {} or of every id
+    # With columns of moments (item_encoding.py) an id may have several rows. The last one is known by the id,
+    # and the others by a key, ``former``, in the order of the file.
+    clock: Clock = ""
+    periods: Mapping[Any, tuple[int, int]] = field(default_factory=dict)  # by id or key
+    former: Mapping[Any, Any] = field(default_factory=dict)  # the id of each key
     note: str = ""
 
     def gaps(self, ids: Sequence[Any]) -> str:
@@ -96,7 +109,9 @@ class ItemFacts:
         return {"genres": genres, "year": torch.tensor(years, dtype=torch.float32)}
 
 
-def read_items(source: str | Path | TableFile, item_column: str, text_ids: bool) -> ItemFacts:
+def read_items(
+    source: str | Path | TableFile, item_column: str, text_ids: bool, known: Collection[str] = ()
+) -> ItemFacts:
     """Read a file about items, or the table of them that a log has.
 
     Raises UserError if it can't be read or holds no ids, and for an attribute beyond LARGEST.
@@ -104,6 +119,7 @@ def read_items(source: str | Path | TableFile, item_column: str, text_ids: bool)
     Args:
         item_column: the name of the item column in the log, which is looked for first.
         text_ids: True if the ids of the log are strings; else other ids than whole numbers are left out.
+        known: columns that are attributes already, also if nearly each item of this file has its own text.
     """
     table = source if isinstance(source, TableFile) else open_table(source, headless=_HEADLESS)
     path, file = table.path, one_line(table.path)
@@ -111,26 +127,38 @@ def read_items(source: str | Path | TableFile, item_column: str, text_ids: bool)
     names = list(dict.fromkeys(table.names))
     rows = table.rows(names)
     vectors = _vectors(file, rows)
-    frame, strange, repeated = _by_id(rows, id_column, text_ids)
-    known = frame["\0id"].to_list()
-    others = [name for name in names if name != id_column]
+    clock, rows = _moments(file, rows)
+    frame, strange, repeated = _by_id(rows, id_column, text_ids, clock)
+    former = dict(frame.filter(pl.col("\0former")).select("\0id", "\0own").rows())
+    every = frame["\0id"].to_list()
+    others = [name for name in names if name not in (id_column, *STOCK, *TIMES)]
     roles = find_columns(table.path, others, {}, ITEMS, required=())
-    embeddings = {} if vectors is None else dict(zip(known, vectors[frame["\0row"].to_list()], strict=True))
+    embeddings = {} if vectors is None else dict(zip(every, vectors[frame["\0row"].to_list()], strict=True))
     titles, genres = (_column(frame, roles.get(role)) for role in ("title", "genres"))
     years, unclear = _years(frame, roles.get("year"), titles)
     columns = {name: _column(frame, name) for name in others if name not in (*roles.values(), EMBEDDING)}
-    attributes, blank, endless, own = _attributes(file, columns)
+    attributes, blank, endless, own = _attributes(file, columns, known)
     said = "; ".join(filter(None, [table.note, strange, blank, repeated, unclear, endless, own]))
+    periods = dict(zip(every, frame.select(*MOMENTS).rows(), strict=True)) if clock else {}
+    number = len(every) - len(former)
     return ItemFacts(
-        ids=known,
+        ids=[id_ for id_ in every if id_ not in former],
         titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
         genres=_most_frequent({id_: _split(value) for id_, value in genres.items()}),
         genres_column=roles.get("genres", ItemFacts.genres_column),
         years=years,
-        attributes={re.sub(r"\W+", "_", name): values for name, values in attributes.items()},
+        attributes={_plain(name): values for name, values in attributes.items()},
         embeddings=embeddings,
-        note=f"{len(known):,} items in {one_line(path.name)}" + f" ({said})" * bool(said),
+        clock=clock,
+        periods=periods,
+        former=former,
+        note=f"{number:,} items in {one_line(path.name)}" + f" ({said})" * bool(said),
     )
+
+
+def _plain(name: str) -> str:
+    """The name of an attribute."""
+    return re.sub(r"\W+", "_", name)
 
 
 def _id_column(path: str | Path, names: Sequence[str], item_column: str) -> str:
@@ -145,13 +173,58 @@ def _id_column(path: str | Path, names: Sequence[str], item_column: str) -> str:
     return fits[0]
 
 
-def _by_id(rows: pl.DataFrame, id_column: str, text_ids: bool) -> tuple[pl.DataFrame, str, str]:
-    """The first row of each id, with its id and its number; notes about odd ids and repeated ones."""
+def _moments(file: str, rows: pl.DataFrame) -> tuple[Clock, pl.DataFrame]:
+    """The clock of the file's columns of moments, and the rows with these as MOMENTS.
+
+    Raises UserError for a value that is none.
+    """
+    clocks: tuple[tuple[Clock, tuple[str, str]], ...] = (("stock", STOCK), ("time", TIMES))
+    for clock, names in clocks:
+        there = [name for name in names if name in rows.columns]
+        if not there:
+            continue
+        moments: list[Any] = []
+        for name, own, end in zip(names, MOMENTS, (ALWAYS, EVER), strict=True):
+            if name not in there:
+                moments.append(pl.lit(end, pl.Int64).alias(own))
+                continue
+            some = rows[name].filter(~on(rows[name], no_value))
+            if clock == "stock":
+                values = on(rows[name], whole_number)
+            elif len(some):
+                values = (on(rows[name], seconds, format_in(some)) * 1e6).cast(pl.Int64, strict=False)
+            else:
+                values = pl.Series(name, [None] * rows.height, dtype=pl.Int64)
+            if values.drop_nulls().len() < len(some):
+                at = int((values.is_null() & ~on(rows[name], no_value)).arg_true()[0])
+                wanted = "a whole number" if clock == "stock" else "a time"
+                raise UserError(f"{file}: {name} is {short(rows[name][at])} in row {at + 1}: give {wanted}.")
+            moments.append(values.fill_null(end).alias(own))
+        return clock, rows.with_columns(moments)
+    return "", rows
+
+
+def _by_id(rows: pl.DataFrame, id_column: str, text_ids: bool, clock: Clock) -> tuple[pl.DataFrame, str, str]:
+    """The first row of each id, with its id and its number; notes about odd ids and repeated ones.
+
+    With a ``clock`` each row: the last one of an id by its moments, and the others under keys of their own.
+    """
     ids = rows[id_column].cast(pl.String).str.strip_chars()
     keys = ids if text_ids else on(ids, whole_number)
     odd = ids.filter(keys.is_null() & ids.is_not_null())
-    every = rows.with_columns(keys.alias("\0id")).with_row_index("\0row").drop_nulls("\0id")
-    frame = every.unique("\0id", keep="first", maintain_order=True)
+    every = rows.with_columns(keys.alias("\0id"), keys.alias("\0own")).with_row_index("\0row")
+    every = every.drop_nulls("\0id")
+    if clock:
+        latest = (pl.col(MOMENTS[0]) == pl.col(MOMENTS[0]).max().over("\0own")).alias("\0latest")
+        every = every.unique(["\0own", MOMENTS[0]], keep="first", maintain_order=True).with_columns(latest)
+        key = pl.format("\0{} {}", "\0row", "\0own")
+        if not text_ids:
+            key = -1 - (1 << 61) - pl.col("\0row").cast(pl.Int64)  # no id of a log
+        ids_of = pl.when("\0latest").then("\0id").otherwise(key).alias("\0id")
+        frame = every.with_columns(ids_of, (~pl.col("\0latest")).alias("\0former"))
+    else:
+        frame = every.unique("\0id", keep="first", maintain_order=True)
+        frame = frame.with_columns(pl.lit(False).alias("\0former"))
     more = every.height - frame.height
     note = ""
     if len(odd):
@@ -168,10 +241,16 @@ def _years(frame: pl.DataFrame, column: str | None, titles: dict[Any, str]) -> t
     return {id_: float(match[1]) for id_, match in found.items() if match is not None}, note
 
 
-def _attributes(file: str, columns: Mapping[str, Any]) -> tuple[dict[str, Any], str, str, str]:
+def _attributes(
+    file: str, columns: Mapping[str, Any], known: Collection[str]
+) -> tuple[dict[str, Any], str, str, str]:
     """The columns that are attributes; notes about empty columns, infinite numbers, and texts of one item."""
     blank = [name for name, values in columns.items() if not values]
-    own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
+    own = [
+        name
+        for name, values in columns.items()
+        if _plain(name) not in known and _nearly_unique(values.values(), name)
+    ]
     attributes, endless = {}, []
     for name in [name for name in columns if name not in (*blank, *own)]:
         infinite = {id_ for id_, number in _numbers(columns[name], name).items() if math.isinf(number)}
@@ -277,65 +356,53 @@ def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
     return torch.tensor([names[text] for text in texts], dtype=torch.int64)
 
 
-def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
-    """The catalogue of the items ``ids`` (I,); its embedding holds what is known of them.
+def catalogue_of_items(ids: Sequence[Any], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
+    """The catalogue of the items ``ids`` (I,), with encodings of their own (item_encoding.py).
 
-    That is: the embeddings of the file as they are, with its other columns as features beside them; else
-    genres, standardised numbers, and classes one by one. Without any fact each of up to MOST_ALONE items has
-    a feature of its own. ``shown`` (I,) float32, the share of rows that show an item, is the popularity; no
-    reward of the log is in a feature, so that cross-fitting leaks nothing.
+    ``shown`` (I,) float32, the share of rows that show an item, is the popularity; no reward of the log is in
+    a feature, so that cross-fitting leaks nothing.
     """
-    number = len(ids)
-    names = tuple(sorted({name for row in facts.genres.values() for name in row}))
-    known = facts.genres_and_years(ids, names)
-    parts = [known["genres"]] if names else []
-    for values in facts.tensors(ids).values():
-        if values.is_floating_point():
-            parts.append(((values - values.mean()) / values.std().clamp_min(1e-6)).nan_to_num().unsqueeze(1))
-        elif int(values.max()) < MOST_CLASSES:
-            parts.append(torch.nn.functional.one_hot(values).float())
-    if not parts and number <= MOST_ALONE:
-        parts = [torch.eye(number)]
-    embedding = torch.cat([*parts, torch.zeros(number, 2)], 1)  # never of size 1, as single pieces are
-    beside: list[ItemFeature] = []
-    if facts.embeddings:
-        embedding = torch.stack([facts.embeddings[id_] for id_ in ids])
-        more, beside = _beside(ids, facts)
-        known = {**known, **more}
-    return Catalogue(
-        embedding=embedding,
-        item_ids=torch.tensor(ids) if number and isinstance(ids[0], int) else torch.arange(number),
-        titles=tuple(str(facts.titles.get(id_, id_)) for id_ in ids),
-        popularity=shown,
-        quality=torch.zeros(number),
-        available=torch.ones(number, dtype=torch.bool),
-        source=source,
-        attributes=known,
-        features=(*genres_and_year(names), *beside),
-    )
+    items = stock_items(ids, facts)
+    return fitted(items)[0].catalogue(items, shown, source)
 
 
-def _beside(ids: Sequence[object], facts: ItemFacts) -> tuple[dict[str, Tensor], list[ItemFeature]]:
-    """The columns of a file that stand beside its embeddings: attributes (I,) by name, and their features.
+def stock_items(ids: Sequence[Any], facts: ItemFacts) -> list[StockItem]:
+    """The items ``ids`` (I,) with what is known of each, after their former rows."""
+    numbers, wanted = {name for name, values in facts.attributes.items() if _numbers(values, name)}, {*ids}
+    keys = [(key, id_) for key, id_ in facts.former.items() if id_ in wanted] + [(id_, id_) for id_ in ids]
+    items = []
+    for key, id_ in keys:
+        since, until = facts.periods.get(key, (ALWAYS, EVER))
+        title, features = str(facts.titles.get(key, id_)), _features(key, facts, numbers)
+        items.append(StockItem(id_, title, features, until == EVER and key == id_, since, until))
+    return items
 
-    A column of more than MOST_CLASSES different texts is left out.
-    """
-    attributes, features = {}, []
-    for name, values in facts.tensors(ids).items():
-        own = f"own_{name}" if name in RESERVED else name
-        if values.is_floating_point():
-            features.append(ItemFeature(own))
-        elif int(values.max()) < MOST_CLASSES:
-            features.append(ItemFeature(own, "classes", facts.texts_of(name, ids)))
-        else:
+
+def _features(id_: object, facts: ItemFacts, numbers: Collection[str]) -> dict[str, Any]:
+    """What is known of one item, by column; ``numbers``: the columns of numbers."""
+    row: dict[str, Any] = {}
+    if facts.genres.get(id_):
+        row[GENRES] = [*facts.genres[id_]]
+    if id_ in facts.years and YEAR not in facts.attributes:
+        row[YEAR] = float(facts.years[id_])
+    for name, values in facts.attributes.items():
+        if id_ not in values:
             continue
-        attributes[own] = values
-    return attributes, features
+        text = str(values[id_]).strip()
+        if name not in numbers:
+            row[name] = one_line(label(text))
+        elif math.isfinite(value := float(text)):
+            row[name] = value
+    if id_ in facts.embeddings:
+        row[EMBEDDING] = facts.embeddings[id_].tolist()
+    return row
 
 
 def knows_items(catalogue: Catalogue) -> bool:
-    """True if the embedding of ``catalogue_of_items`` holds more than the identity of an item."""
-    of, rest = catalogue.embedding[:, :-2], catalogue.embedding[:, -2:]
+    """True if more is known of the items of a team's log than their ids."""
+    if catalogue.own:
+        return catalogue.facts != NOTHING
+    of, rest = catalogue.embedding[:, :-2], catalogue.embedding[:, -2:]  # of an earlier version
     if bool(rest.any()):  # embeddings of a file; others end with two zeros
         return True
     return of.shape[1] > 0 and not (len(of) == of.shape[1] and torch.equal(of, torch.eye(len(of))))

@@ -230,14 +230,28 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
     return TableFile(path, names, raw, between, quoted, note, headless=without)
 
 
+ITEMS_OF = ".items.parquet"
+"""The end of the name of a file with the items of a record, beside its export NAME.parquet."""
+
+
+def items_beside(path: Path) -> Path:
+    """The file with the items of a record, beside its export ``path``."""
+    return path.with_name(f"{path.stem}{ITEMS_OF}")
+
+
 def files_of(path: Path) -> list[Path]:
     """The Parquet files of a folder, by name, without hidden ones; ``path`` itself if it is not a folder.
 
-    Raises UserError for a folder without such files.
+    Files of items beside exports of a record (ITEMS_OF) are left out. Raises UserError for a folder without
+    such files.
     """
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.glob("*.parquet") if file.is_file() and file.name[0] != ".")
+    files = sorted(
+        file
+        for file in path.glob("*.parquet")
+        if file.is_file() and file.name[0] != "." and not file.name.endswith(ITEMS_OF)
+    )
     if not files:
         raise UserError(
             f"{path} is not a file, and as a folder it has no files that end in .parquet: give a file, or a "

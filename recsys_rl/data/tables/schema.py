@@ -95,6 +95,7 @@ def _logarithm(cells: pl.Expr) -> pl.Expr:
 # Rules: True for a value that follows it, its words after a wrong value, and what a column with others has.
 _COUNTS = _at_least_0, "steps are whole numbers from 0 on", "has no whole number from 0 on"
 _PLACES = _at_least_0, "places of a list are whole numbers from 0 on", "has no whole number from 0 on"
+_MOMENTS = _at_least_0, "moments of a stock are whole numbers from 0 on", "has no whole number from 0 on"
 _OUTCOMES = _finite, "give every shown item its outcome", "has no finite number"
 _OF_EVENTS = _finite, "give each event its outcome"
 _NUMBERS = _finite, "give finite numbers", "has no finite number"
@@ -145,6 +146,7 @@ _TABLE = (
     Column("event_items", "id", field="event_items", form="entries"),
     Column("event_signal.", "number", *_OF_EVENTS, field="event_signals", form="entries"),
     Column("context.", "number", *_NUMBERS, field="given", form="entries"),
+    Column("stock", "whole", *_MOMENTS, by_name=True),  # of the items that a decision could show
     Column("terminated", "truth", field="terminated", by_name=True),
     Column("truncated", "truth", field="truncated", by_name=True),
     # The columns of other tables.

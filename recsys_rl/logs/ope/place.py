@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.stock import has_encoding
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.tables.pieces import Piece, differ_in_gaps
 from recsys_rl.errors import UserError, one_line
@@ -64,14 +65,19 @@ def check_place(file: Path, challenger: Checkpoint, champion: Checkpoint) -> Non
 def _items(of: Checkpoint) -> tuple[object, ...]:
     """What two checkpoints of the same items have in common.
 
-    At a place of a team's own these are ids and columns: popularity is that of a log, and quality of none.
+    At a place of a team's own these are ids, as each policy reads what is known of the items by its own
+    encodings (checkpoint/stock.py). The columns are compared only where an observation holds them, or where
+    they are those of an earlier version.
     """
     catalogue: Catalogue = of.catalogue
     if of.config.platform.tables is None:
         return (catalogue_hash(catalogue),)
+    ids = catalogue.item_names or tuple(catalogue.item_ids.tolist())
+    if has_encoding(of) and "last_item" not in dict(of.interface.context):
+        return (ids,)
     nothing = torch.zeros_like(catalogue.popularity)
     columns = dataclasses.replace(catalogue, popularity=nothing, quality=nothing)
-    return catalogue_hash(columns), catalogue.item_names, catalogue.features
+    return ids, catalogue_hash(columns), catalogue.features
 
 
 def _pieces(challenger: Checkpoint, champion: Checkpoint) -> Iterator[tuple[Piece, Piece]]:

@@ -22,7 +22,7 @@ from recsys_rl.logs.ope.features import MEMORY
 from recsys_rl.logs.ope.reward_model import folds_by_user
 from recsys_rl.logs.transitions import observe
 from recsys_rl.models.heads import distribution
-from recsys_rl.models.item_columns import item_features
+from recsys_rl.models.item_columns import item_columns
 from recsys_rl.types import Catalogue, Obs, UserError
 from recsys_rl.user_columns import UserColumns
 
@@ -104,7 +104,8 @@ def with_propensities(
     if bool((log.items < 0).any()):
         row = int((log.items < 0).any(1).nonzero()[0])
         raise UserError(f"Row {row + 1} of the log has an empty place: drop its session.")
-    obs, items = observe(log, catalogue), item_features(catalogue)
+    obs = observe(log, catalogue)
+    items = torch.cat([catalogue.embedding, item_columns(catalogue)], 1)  # (I, F_i)
     folds = folds_by_user(log.users, generator)
     users = log.users.unique(return_inverse=True)[1]  # (E,) from 0
     columns = UserColumns.of(log.header.interface, catalogue)

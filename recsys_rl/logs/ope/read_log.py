@@ -23,6 +23,7 @@ from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.decision_table import DecisionTable
+from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.item_models import MOST_ITEMS
 from recsys_rl.logs.ope.lower import Bounds
@@ -168,7 +169,10 @@ def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
 def _checkpoints(options: OpeConfig, platform: str = "") -> dict[str, Checkpoint]:
     """The checkpoint that brings the items, and those of policies, by their files."""
     path = options.checkpoint or f"checkpoints/{DEFAULT_ALGO}.pt"
-    return {file: load_at_home(file, options.env, platform) for file in (path, *options.versions)}
+    return {
+        file: over_log(load_at_home(file, options.env, platform), options.log)
+        for file in (path, *options.versions)
+    }
 
 
 def _judged_on(
@@ -353,7 +357,7 @@ def _others(
     """The policies of the checkpoints of --logger. Raises UserError for one that can't be the log's."""
     behaviours = []
     for path in options.logger:
-        checkpoint = load_at_home(path, options.env, log.header.platform)
+        checkpoint = over_log(load_at_home(path, options.env, log.header.platform), options.log)
         other = UserError(
             f"--logger {path} is of another catalogue or of other sessions than {options.source}: give the "
             "checkpoint of the policy that made the log."

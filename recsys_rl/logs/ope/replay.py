@@ -71,7 +71,7 @@ class ReplayedLog:
     def observations(self) -> Iterator[tuple[Tensor, Obs]]:
         """The rows (B,) int64 of whole sessions, and what the policy saw before each."""
         available = self.catalogue.available
-        limited = self.log.candidates is None and not bool(available.all())
+        limited = self.log.candidates is None and not self.catalogue.own and not bool(available.all())
         for at, obs in self.held:
             mask = available.expand(len(at), -1) if limited and obs.mask is None else obs.mask
             yield at, dataclasses.replace(obs, mask=mask)
@@ -180,7 +180,7 @@ def replay(
     features, rows = Features(catalogue, log.header.interface, by_item), torch.empty(0)
     held = []
     for at, obs in observations(log, catalogue):
-        limits = (log.candidates, log.exclude, log.list_place)
+        limits = (log.candidates, log.exclude, log.list_place, log.stock)
         own = any(values is not None for values in limits)  # else the mask is the catalogue's
         held.append((at, obs if own else dataclasses.replace(obs, mask=None)))
         block = features(obs, log.items[at])

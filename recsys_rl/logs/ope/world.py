@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recsys_rl.data.tables.item_encoding import there
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.ope.diagnostics import student_t
 from recsys_rl.logs.ope.estimators import discounts
@@ -210,12 +211,13 @@ def _play(
     interface, catalogue, network = starts.header.interface, worlds.catalogue, users.network
     number, signals = starts.num_rows, len(network.kinds.binary)
     session = Session.begin(interface, catalogue, starts.users)
-    available = None if bool(catalogue.available.all()) else catalogue.available.expand(number, -1)
+    every = catalogue.own or bool(catalogue.available.all())  # a team's log has its own moments
+    available = None if every else catalogue.available.expand(number, -1)
     memory = network.begin(starts.given, number)
     total = torch.zeros(number, dtype=torch.float64)
     alive = torch.ones(number, dtype=torch.float64)
     for step in range(interface.session_length):
-        obs = _asked(session.request(starts.given, available), log, grid, step)
+        obs = _asked(session.request(starts.given, available), log, grid, step, catalogue)
         items = policy.act(obs).items  # (B, K)
         shown, rows = items >= 0, items.clamp_min(0)
         answer = network.respond(memory, rows, shown)
@@ -228,9 +230,10 @@ def _play(
     return total
 
 
-def _asked(obs: Obs, log: DecisionLog, grid: Tensor, step: int) -> Obs:
+def _asked(obs: Obs, log: DecisionLog, grid: Tensor, step: int, catalogue: Catalogue) -> Obs:
     """The observation (B) with what the requests of the logged sessions asked at this step.
 
+    At a team's own place it is limited to the items that were there then.
     The last request of a session holds on after its logged end. Where a session shows no item twice, the log
     may leave out of the candidates what the logged policy had shown; here another policy plays, and they
     count. Candidates of which fewer than K are left limit nothing.
@@ -241,6 +244,9 @@ def _asked(obs: Obs, log: DecisionLog, grid: Tensor, step: int) -> Obs:
         more = log.exclude[rows]
         known = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
         obs = dataclasses.replace(obs, exclude=known)
+    if log.stock is not None:
+        could = there(catalogue, log.stock[rows])  # (B, I)
+        obs = dataclasses.replace(obs, mask=could if obs.mask is None else could & obs.mask)
     if log.candidates is None:
         return obs
     candidates, num_items = log.candidates[rows], log.header.num_items

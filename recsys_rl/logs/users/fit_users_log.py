@@ -16,6 +16,7 @@ from recsys_rl.env import OF_TABLES
 from recsys_rl.errors import one_line
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog
+from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.source import Place, open_log, sample_of
 from recsys_rl.logs.users.fit_users_config import FitUsersConfig
 from recsys_rl.logs.users.from_log import check_learnable, pieces_of_users
@@ -111,7 +112,7 @@ def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
         sections = overlay(brought_settings(OF_TABLES, given), {"algo": "bc", "env": OF_TABLES})
         config = Config(**{**sections, **given})
         return _with_sessions(config, path), make_world(config)
-    checkpoint = load_at_home(options.checkpoint)
+    checkpoint = over_log(load_at_home(options.checkpoint), (path,))
     config = config_of_split(checkpoint)
     data = dataclasses.replace(config.data_config, **options.given)
     return _with_sessions(dataclasses.replace(config, data_config=data), path), checkpoint.world

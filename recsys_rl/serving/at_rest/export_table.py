@@ -1,14 +1,16 @@
 """`recsys-rl log export` of a team's own place: its finished sessions as a table with named columns.
 
 It is a table as people's own logs are (docs/09_logs.md), so `train`, `ope` and `data describe` read it beside
-those. All comes from the rows and the facts of the record; checkpoints are opened for the arms of a release
-alone.
+those. A file of the items stands beside it, with the moments at which each could be shown. Each decision has
+its own moment: the number of the last change of the items before it. All comes from the rows and the facts of
+the record; checkpoints are opened for the arms of a release alone.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 import polars as pl
 
 from recsys_rl.data.tables import schema
+from recsys_rl.data.tables.item_encoding import STOCK
+from recsys_rl.data.tables.read import items_beside
 from recsys_rl.data.tables.schema import common_names, of_propensities
 from recsys_rl.data.tables.values import INTEGER, in_table
 from recsys_rl.logs.intervals import metadata_of
@@ -24,8 +28,9 @@ from recsys_rl.serving.at_rest.export_arms import by_an_arm, with_arms
 from recsys_rl.serving.at_rest.export_survey import Logger, logger_names, logger_of, times_of
 from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.at_rest.record_interval import Interval, nothing
-from recsys_rl.serving.record.facts import COLUMNS, ITEMS_KNOWN
+from recsys_rl.serving.record.facts import COLUMNS, FEATURES
 from recsys_rl.serving.record.record_schema import ServedPolicy
+from recsys_rl.serving.record.stock import NEVER, Stock
 from recsys_rl.serving.session_state import SessionState
 from recsys_rl.utils.files import write_bytes
 
@@ -67,13 +72,17 @@ def export_table(record: Record, out: Path, interval: Interval) -> TableExport:
         (unknown if lacking else known).extend(found)
     if not done.sessions:
         raise nothing(record, interval)
-    facts = record.store.facts
-    shown = {item for row in (*known, *unknown) for item in row.items}
-    done.never_shown = len(facts["items"]) - len(shown)
+    facts, stock = record.store.facts, record.stock
+    shown = {stock.added[item].id for row in (*known, *unknown) for item in row.items}
+    last = bisect_right(stock.changes, interval.until)
+    there = stock.until(stock.changes[last - 1] if last else 0)
+    done.never_shown = len({item.id for item in there.added} - shown)
+    ids = ids_of(there)
     beside = out.parent / UNKNOWN / out.name if known else out
     for path, some in ((beside, unknown), (out, known)):
         if some:
-            write_bytes(path, _content(frame_of(some, facts, done.never_shown), interval))
+            write_bytes(items_beside(path), _content(items_frame(there, ids, facts), interval))
+            write_bytes(path, _content(frame_of(some, facts, stock, ids), interval))
             done.files[path] = len(some)
     return done
 
@@ -97,14 +106,16 @@ def _rows_of(
     session: SessionState, user: str, record: Record, names: Mapping[Logger, str]
 ) -> Iterator[TableRow]:
     """The rows of a session: a list of n single items is n rows."""
-    facts, began = record.store.facts, int(1000 * session.row.began)
+    facts, stock, began = record.store.facts, record.stock, int(1000 * session.row.began)
     pieces = [name for name, *_ in facts["context"]]  # in alphabetical order, as in the rows
     slate, times = facts["slate_size"], times_of(session)
     for decision in session.decisions:
         logger = logger_of(decision)
         for place in range(0, len(decision.items), slate):
             step = session.steps[decision.step + place // slate]
+            change = bisect_left(stock.changes, decision.number) - 1
             yield TableRow(
+                stock=stock.changes[change] if change >= 0 else 0,
                 user=user,
                 session=f"{session.row.number}-{began}",  # other records count from 1 too
                 time=times[decision.number],
@@ -126,8 +137,6 @@ def _content(frame: pl.DataFrame, interval: Interval) -> bytes:
     return content.getvalue()
 
 
-MOST_CANDIDATES = 1_000
-"""Items of a place whose rows name all of them as candidates, where no session showed some of them."""
 KINDS = {"number": pl.Float64(), "text": pl.String(), "list": pl.List(pl.Float64())}
 _ADDED = ("time", "policy", "version", "propensity", "candidates", "place_logprobs")
 """Roles of columns that an export may have where the log has none."""
@@ -137,6 +146,7 @@ _ADDED = ("time", "policy", "version", "propensity", "candidates", "place_logpro
 class TableRow:
     """One row of a table: items and candidates are rows of the catalogue."""
 
+    stock: int  # the number of the last change of the items before it
     user: str
     session: str
     time: int  # milliseconds since 1970
@@ -155,23 +165,42 @@ class TableRow:
         """True if the request named candidates, or excluded items."""
         return self.candidates is not None or bool(self.exclude)
 
-    def showable(self, items: int) -> list[int]:
-        """The rows of the catalogue, of so many ``items``, that could be shown."""
+    def showable(self, stock: Stock) -> list[int]:
+        """The rows of the catalogue that could be shown."""
         forbidden = {*self.exclude, *self.above}
-        some = range(items) if self.candidates is None else self.candidates
+        there: list[int] = stock.at(self.stock + 1).nonzero().squeeze(1).tolist()
+        some = there if self.candidates is None else self.candidates
         return [item for item in some if item not in forbidden]
 
 
-def frame_of(rows: Sequence[TableRow], facts: Mapping[str, Any], never_shown: int) -> pl.DataFrame:
-    """The table. ``facts``: of the record; ``never_shown``: the number of items that no row shows.
+def ids_of(stock: Stock) -> pl.Series:
+    """(I,) the ids of the items, as numbers if all are whole numbers."""
+    ids = pl.Series([item.id for item in stock.added], dtype=pl.String)
+    return ids.cast(pl.Int64) if ids.str.contains(INTEGER).all() else ids
+
+
+def items_frame(stock: Stock, ids: pl.Series, facts: Mapping[str, Any]) -> pl.DataFrame:
+    """The table of the items, in the order in which they came."""
+    columns = {facts.get(COLUMNS, {}).get("item", "item"): ids}
+    columns["title"] = pl.Series([item.title for item in stock.added], dtype=pl.String)
+    kinds = {**KINDS, "names": pl.List(pl.String())}
+    for name, kind in facts.get(FEATURES, {}).items():
+        columns[name] = pl.Series([item.features.get(name) for item in stock.added], dtype=kinds[kind])
+    columns[STOCK[0]] = pl.Series([item.number for item in stock.added], dtype=pl.Int64)
+    ends = [None if gone == NEVER else gone for gone in stock.gone]
+    columns[STOCK[1]] = pl.Series(ends, dtype=pl.Int64)
+    return pl.DataFrame(columns)
+
+
+def frame_of(
+    rows: Sequence[TableRow], facts: Mapping[str, Any], stock: Stock, ids: pl.Series
+) -> pl.DataFrame:
+    """The table. ``facts``: of the record; ``ids`` (I,): of the items of its ``stock``.
 
     Users and sessions stand there only if the log has them too, so that one policy can learn from both.
     """
     slate, of_log = facts["slate_size"], facts.get(COLUMNS, {})
     names = _names_of(of_log)
-    ids = pl.Series(facts["items"], dtype=pl.String)
-    if ids.str.contains(INTEGER).all():
-        ids = ids.cast(pl.Int64)
     columns: dict[str, pl.Series] = {}
     if not of_log or "user" in of_log:
         columns[names.get("user", "user")] = pl.Series([row.user for row in rows], dtype=pl.String)
@@ -183,10 +212,9 @@ def frame_of(rows: Sequence[TableRow], facts: Mapping[str, Any], never_shown: in
     items = _lists(ids, [row.items for row in rows])
     columns[names.get("item", "item" if slate == 1 else "items")] = items if slate > 1 else items.list.first()
     columns |= _propensities(rows, slate, names["propensity"], names["place_logprobs"])
-    # An item that no row names is unknown to a policy that learns from the table, unless it has features.
-    lacking = never_shown and facts.get(ITEMS_KNOWN) is False and len(ids) <= MOST_CANDIDATES
-    if lacking or "candidates" in of_log or any(row.limited for row in rows):
-        columns[names["candidates"]] = _lists(ids, [row.showable(len(ids)) for row in rows])
+    columns["stock"] = pl.Series([row.stock for row in rows], dtype=pl.Int64)
+    if "candidates" in of_log or any(row.limited for row in rows):
+        columns[names["candidates"]] = _lists(ids, [row.showable(stock) for row in rows])
     if any(row.above for row in rows):
         columns["list_place"] = pl.Series([len(row.above) // slate for row in rows], dtype=pl.Int64)
     for index, signal in enumerate(facts["signals"]):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.serving.record.facts import facts_of
+from recsys_rl.serving.record.facts import facts_of, of_own_place
 from recsys_rl.serving.record.record_schema import Damaged, Decision, ServedPolicy, SessionRows
 from recsys_rl.serving.record.snapshot import Snapshot
+from recsys_rl.serving.record.stock import Stock
 from recsys_rl.serving.record.store import Store
 from recsys_rl.serving.record.store_reader import StoreReader
 from recsys_rl.serving.session_state import SessionState
@@ -91,7 +93,13 @@ class Record:
     @property
     def of_own_log(self) -> bool:
         """True for a team's own place, whose facts tell what its rows mean."""
-        return "items" in self.store.facts
+        return of_own_place(self.store.facts)
+
+    @cached_property
+    def stock(self) -> Stock:
+        """The items of a team's own place. Raises UserError."""
+        with self.whole():
+            return self.store.stock()
 
     def interface_of(self, decision: Decision) -> Interface:
         """The interface of a session of a team's own place that begins with the decision.
@@ -104,7 +112,7 @@ class Record:
                 length = self.version(decision).checkpoint.interface.session_length
         return Interface(
             context=(),
-            action_sizes=(len(facts["items"]),),
+            action_sizes=(self.stock.num_rows,),
             slate_size=facts["slate_size"],
             repeats=True,
             history_length=0,
@@ -126,7 +134,7 @@ class Record:
         for name, value in facts_of(version.checkpoint).items():
             if self.store.facts.get(name) != value:
                 raise UserError(f"{one_line(path)} is of another {name} than {self.name}: {mend}.")
-        return version
+        return version.over(self.stock) if self.of_own_log else version
 
     def state_of(self, rows: SessionRows) -> SessionState:
         """The session at its end. Raises UserError."""

@@ -18,6 +18,7 @@ import torch
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home, split_of
 from recsys_rl.errors import UserError, one_line
+from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.ope.place import challenger_of, check_place
 from recsys_rl.serving.loop.gate_card import card
 from recsys_rl.serving.loop.gate_compare import (
@@ -115,6 +116,10 @@ def gate_each(options: GateConfig, files: Sequence[Path]) -> Iterator[GateVerdic
     if not options.quiet:
         announce(f"judging {names} against {one_line(champion.file)} on held-out users of the record")
     log, interval = policies / LOG, (0, parts_in(policies)[-1][1])
+    champion = champion._replace(checkpoint=over_log(champion.checkpoint, (str(log),)))
+    challengers = [of._replace(checkpoint=over_log(of.checkpoint, (str(log),))) for of in challengers]
+    for of in challengers:
+        check_place(of.file, of.checkpoint, champion.checkpoint)
     checkpoints = [*(of.checkpoint for of in challengers), champion.checkpoint]
     sides, decisions = heldout_log(log, checkpoints)
     if decisions is None:
@@ -198,10 +203,9 @@ def _look(policies: Path, challenger: str, champion: str, interval: Interval) ->
 
 
 def _challenger(file: Path, policies: Path, champion: Served, env: str | None) -> Challenger:
-    """The candidate in this file. Raises UserError for one that can't serve in the champion's place."""
+    """The candidate in this file. Raises UserError for the policy that serves."""
     sha256, checkpoint = sha256_of(file), load_at_home(file, env)
     if sha256 == champion.sha256:
         raise UserError(f"{one_line(file)} is the policy that serves: give a candidate.")
-    check_place(file, checkpoint, champion.checkpoint)
     known = candidate_in(policies, sha256)
     return Challenger(file, sha256, checkpoint, None if known is None else known.round)

@@ -10,6 +10,7 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
+from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.ope.part import heldout_of
 from recsys_rl.logs.ope.world import why_no_world
 from recsys_rl.logs.parts import PART
@@ -90,13 +91,14 @@ class Sides(NamedTuple):
 def survey(
     log: Path, checkpoint: Checkpoint, also: Callable[[DecisionLog], None] = lambda part: None
 ) -> Sides:
-    """Read the log once. The split is that of the checkpoint's training.
+    """Read the log once, by the checkpoint over its items. The split is that of the checkpoint's training.
 
     ``also`` gets each part, so that nobody has to read the log again.
     """
     sessions, users = [0, 0], [set[int](), set[int]()]
     certain, items, no_world = True, set[int](), ""
-    for part in open_log((str(log),), checkpoint).parts(PART):
+    paths = (str(log),)
+    for part in open_log(paths, over_log(checkpoint, paths)).parts(PART):
         also(part)
         held = heldout_of(part, checkpoint)
         for side, rows in enumerate((~held, held)):

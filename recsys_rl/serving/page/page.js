@@ -234,6 +234,24 @@ async function record() {
   );
 }
 
+// The items of a team's own place, each with a button that withdraws it.
+async function stock() {
+  $("stock").hidden = !state.platform.features;
+  if (!state.platform.features) return;
+  const { items } = await ask(`/v1/items?q=${encodeURIComponent($("stock-text").value.trim())}`);
+  $("stock-items").replaceChildren(
+    ...items.map((item) => {
+      const line = element("li");
+      line.append(element("span", `${item.title} `), element("span", item.available ? "" : "withdrawn", "soft"));
+      const gone = () => act(() => ask("/v1/items", { withdraw: [item.item_id] }).then(stock));
+      const made = button("withdraw", gone);
+      made.setAttribute("aria-label", `withdraw ${item.title}`);
+      if (item.available) line.append(made);
+      return line;
+    }),
+  );
+}
+
 async function act(work) {
   document.querySelectorAll("button").forEach((x) => (x.disabled = true));
   try {
@@ -252,7 +270,7 @@ async function load() {
   $("likes-label").hidden = !state.platform.likes;
   showContext();
   if (!$("user").value) $("user").value = state.platform.people[0] || "somebody";
-  await Promise.all([record(), release()]);
+  await Promise.all([record(), release(), stock()]);
 }
 
 $("who").addEventListener("submit", (event) => {
@@ -290,5 +308,7 @@ $("likes").addEventListener("input", async (event) => {
   if ($("likes").value.trim() !== text) return;
   $("found").replaceChildren(...items.map((item) => Object.assign(element("option"), { value: item.title })));
 });
+
+$("stock-text").addEventListener("input", () => stock().catch(() => {}));
 
 act(load);

@@ -18,8 +18,8 @@ from recsys_rl.utils.tensor_cache import digest
 
 CHAMPION = "champion"
 """The fact that keeps the SHA-256 of the version that serves."""
-ITEMS_KNOWN = "items known"
-"""The fact that a team's own place has features of its items, and not their ids alone."""
+FEATURES = "features"
+"""The fact that names the columns of the items of a team's own place, with the kind of each."""
 COLUMNS = "columns"
 """The fact that names the column of each role in the log that the first policy of a team learned from."""
 HIGHEST = "highest"
@@ -29,9 +29,9 @@ HIGHEST = "highest"
 def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts that no row may contradict, as JSON primitives.
 
-    Sessions name a user of the data by the row, so the users are among them. Of a team's own log the ids of
-    the items and the names of the signals and of the pieces of the context are enough: what was shown and
-    answered can be read with them, whatever a version knows of the items.
+    Sessions name a user of the data by the row, so the users are among them. Of a team's own log the names of
+    the signals and of the pieces of the context are enough: the items are rows of the record (stock.py), and
+    what was shown and answered can be read with them, whatever a version knows of the items.
     """
     if pieces_of(checkpoint) is not None:
         return own_facts(checkpoint)
@@ -51,15 +51,19 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def own_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """``facts_of`` a policy of a team's own log, or of the place where it begins to record."""
-    catalogue, interface = checkpoint.catalogue, checkpoint.interface
+    interface = checkpoint.interface
     pieces = pieces_of(checkpoint) or ()
     return {
         "platform": checkpoint.config.env,
-        "items": [str(id_) for id_ in catalogue.item_names or catalogue.item_ids.tolist()],
         "signals": list(interface.signals),
         "slate_size": interface.slate_size,
         "context": sorted([piece.name, piece.kind, len(piece.low)] for piece in pieces),
     }
+
+
+def of_own_place(facts: Mapping[str, Any]) -> bool:
+    """True for the facts of a team's own place."""
+    return "slate_size" in facts
 
 
 def check_facts(name: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 LEAVE = -1
 """``Event.signal`` of a user who left."""
 APPLICATION = 0x5253524C  # "RSRL", in the header of the file
-OLDEST, FORMAT = 3, 5
+OLDEST, FORMAT = 3, 6
 """The lowest format that this version reads, and the one that it writes."""
 TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -35,6 +35,10 @@ CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sessio
 CREATE INDEX events_of ON events (session);
 CREATE TABLE releases (number INTEGER PRIMARY KEY, row BLOB NOT NULL, digest INTEGER NOT NULL);
 """
+ITEMS = """
+CREATE TABLE IF NOT EXISTS items (number INTEGER PRIMARY KEY, row BLOB NOT NULL, digest INTEGER NOT NULL)
+"""
+"""The table that records of format 5 and below lack."""
 
 
 class Person(Struct, array_like=True, frozen=True):
@@ -97,6 +101,7 @@ class Decision(Struct, array_like=True, frozen=True):
     context: Pieces = ()
     arm: Arm = ""  # of the release under way, to which the session belongs; "" outside of a release
     arm_probability: float = 1.0  # with which the session, or its person, got this arm
+    new_items: float = 0.0  # probability of an item that the training never showed, which the rule mixes in
 
     @property
     def propensity(self) -> float | None:
@@ -138,7 +143,19 @@ class Release(Struct, array_like=True, frozen=True):
     verdict: str  # JSON, of what the action was based on; "" for nothing
 
 
-Row = Person | ServedPolicy | Session | Decision | Event | Release
+class ItemChange(Struct, array_like=True, frozen=True):
+    """One change of the items of a team's own place. All rows in their order give its stock (stock.py)."""
+
+    number: int
+    row: int  # of the item in the catalogue: 0, 1, ... in the order in which the items came
+    kind: Literal["add", "withdraw"]
+    id: str
+    time: float  # seconds since 1970
+    title: str  # "" of a withdrawal
+    features: dict[str, float | str | list[float | str]]  # by column; {} of a withdrawal
+
+
+Row = Person | ServedPolicy | Session | Decision | Event | Release | ItemChange
 
 
 class SessionRows(NamedTuple):
@@ -164,13 +181,15 @@ INSERT = {
     Decision: "INSERT INTO decisions VALUES (?, ?, ?, ?)",
     Event: "INSERT INTO events VALUES (?, ?, ?, ?)",
     Release: "INSERT INTO releases VALUES (?, ?, ?)",
+    ItemChange: "INSERT INTO items VALUES (?, ?, ?)",
 }
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError)
 """Errors of a row whose bytes or whose type were changed."""
 DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {
-    kind: msgspec.msgpack.Decoder(kind) for kind in (Session, Decision, Event, ServedPolicy, Release)
+    kind: msgspec.msgpack.Decoder(kind)
+    for kind in (Session, Decision, Event, ServedPolicy, Release, ItemChange)
 }
-R = TypeVar("R", Session, Decision, Event, ServedPolicy, Release)
+R = TypeVar("R", Session, Decision, Event, ServedPolicy, Release, ItemChange)
 DIGEST_BITS = (1 << 62) - 1  # the sum of two such numbers fits into an integer of SQLite
 _encode = msgspec.msgpack.Encoder().encode
 

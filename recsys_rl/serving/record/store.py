@@ -21,6 +21,7 @@ from recsys_rl.serving.record.record_schema import (
     DIGEST_BITS,
     FORMAT,
     INSERT,
+    ITEMS,
     TABLES,
     Release,
     Row,
@@ -83,7 +84,7 @@ class Store(StoreReader):
 
     def _highest(self) -> int:
         """The highest number that a row has, or had before it was erased; 0 for none."""
-        tables = "people", "policies", "sessions", "decisions", "events", "releases"
+        tables = "people", "policies", "sessions", "decisions", "events", "releases", "items"
         numbers = [self._db.execute(f"SELECT max(number) FROM {table}").fetchone()[0] for table in tables]
         return max(int(number or 0) for number in (*numbers, self.facts.get(HIGHEST)))
 
@@ -245,6 +246,7 @@ def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
         db.execute(f"PRAGMA application_id = {APPLICATION}")
         for fact, value in (facts or {}).items():
             _write_fact(db, fact, value)
+    db.execute(ITEMS)
     db.execute(f"PRAGMA user_version = {FORMAT}")  # earlier versions don't know all rows that will come
     db.execute("COMMIT")
 

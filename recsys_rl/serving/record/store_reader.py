@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from recsys_rl.errors import UserError, error_text
 from recsys_rl.serving.record.record_schema import (
@@ -25,6 +25,7 @@ from recsys_rl.serving.record.record_schema import (
     Damaged,
     Decision,
     Event,
+    ItemChange,
     Person,
     Release,
     ServedPolicy,
@@ -35,6 +36,9 @@ from recsys_rl.serving.record.record_schema import (
     encoded,
     is_person,
 )
+from recsys_rl.serving.record.stock import Stock
+
+W = TypeVar("W", Release, ItemChange)
 
 
 def whole_session(
@@ -87,9 +91,15 @@ class StoreReader:
     def facts(self) -> dict[str, Any]:
         """The facts of the record (facts.py). Raises UserError if they are damaged."""
         try:
-            return {name: json.loads(value) for name, value in self._read("SELECT name, value FROM facts")}
+            facts = {name: json.loads(value) for name, value in self._read("SELECT name, value FROM facts")}
         except (Damaged, ValueError):
             raise UserError(f"{self.name} is damaged: copy it from a backup.") from None
+        if "items" in facts:
+            raise UserError(
+                f"{self.name} is the record of an earlier version, in which no item of your place could come "
+                "or go: begin a new record with another --db; an export of that version is a log for train."
+            )
+        return facts
 
     def close(self) -> None:
         """Close the connection."""
@@ -202,16 +212,29 @@ class StoreReader:
 
     def releases(self) -> list[Release]:
         """All rows of releases, ascending. Raises Damaged."""
-        rows = self._releases()
+        return self._whole(Release, "releases", "release")
+
+    def stock(self) -> Stock:
+        """The items of a team's own place; empty on other platforms. Raises Damaged."""
+        try:
+            return Stock().after(self._whole(ItemChange, "items", "item change"))
+        except IndexError as error:  # a withdrawal of a row that never came
+            raise Damaged("an item change is missing") from error
+
+    def _whole(self, kind: type[W], table: str, noun: str) -> list[W]:
+        """All rows of a table, ascending. Raises Damaged for one without its digest."""
+        rows = self._with_digests(kind, table)
         for row, is_whole in rows:
             if not is_whole:
-                raise Damaged(f"release {row.number} is changed")
+                raise Damaged(f"{noun} {row.number} is changed")
         return [row for row, _ in rows]
 
-    def _releases(self) -> list[tuple[Release, bool]]:
-        """The rows of releases, each with whether it has its digest. Raises Damaged."""
-        rows = self._read("SELECT number, row, digest FROM releases ORDER BY number")
-        found = [(number, decoded(Release, row), digest(row) == wanted) for number, row, wanted in rows]
+    def _with_digests(self, kind: type[W], table: str) -> list[tuple[W, bool]]:
+        """The rows of a table, each with whether it has its digest. Raises Damaged."""
+        if not self._read("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)):
+            return []  # of a record of an earlier version, which another process may not write
+        rows = self._read(f"SELECT number, row, digest FROM {table} ORDER BY number")
+        found = [(number, decoded(kind, row), digest(row) == wanted) for number, row, wanted in rows]
         return [(row, is_whole and row.number == number) for number, row, is_whole in found]
 
     def people(self) -> list[Person]:
@@ -309,9 +332,12 @@ class StoreReader:
         for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
             if digest(encoded(decoded(ServedPolicy, row))) != wanted:
                 yield f"policy {number} is changed"
-        for release, is_whole in self._releases():
+        for release, is_whole in self._with_digests(Release, "releases"):
             if not is_whole:
                 yield f"release {release.number} is changed"
+        for change, is_whole in self._with_digests(ItemChange, "items"):
+            if not is_whole:
+                yield f"item change {change.number} is changed"
         for number, person, row in self._read("SELECT number, person, row FROM sessions"):
             session = decoded(Session, row)
             if (session.number, session.person) != (number, person):

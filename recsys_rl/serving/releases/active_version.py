@@ -23,6 +23,7 @@ from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.record.facts import CHAMPION, facts_of
 from recsys_rl.serving.record.record_schema import Damaged, Decision, ServedPolicy, SessionRows
 from recsys_rl.serving.record.snapshot import champion_in
+from recsys_rl.serving.record.stock import NEVER, Stock
 from recsys_rl.serving.record.store import Full, Store
 from recsys_rl.serving.releases.arms import NONE, Assigned, history_of
 from recsys_rl.serving.rule import LATE, NOT_FINITE, RAISED
@@ -44,6 +45,8 @@ class ActiveVersion:
     def __init__(self, store: Store, version: Version, challenger: Version | None = None) -> None:
         """Raise Damaged if the rows of releases can't be read."""
         self.store, self.version, self.challenger = store, version, challenger
+        self.stock = version.stock
+        """The items of a team's own place, over which every version is laid; None elsewhere."""
         self.previous: Version | None = None
         self.faults: Counter[str] = Counter()  # in a row, by the SHA-256 of the version
         self.broken = False
@@ -63,19 +66,27 @@ class ActiveVersion:
         assigned = under_way.assigned(person, visit, session)
         return assigned, self.challenger if assigned.arm == "challenger" else self.version
 
+    def of_now(self, version: Version) -> Version:
+        """The version over the items that are there now: some may have come or gone since it was opened."""
+        return version if self.stock is None else version.over(self.stock)
+
+    def restock(self, version: Version, challenger: Version | None) -> None:
+        """These versions, laid over another stock, answer in place of those over the one before."""
+        self.version, self.challenger, self.stock = version, challenger, version.stock
+
     def serve(self, version: Version) -> None:
         """``version`` is the champion, and there is no challenger."""
-        self.version, self.previous = version, self.version if self.version.decides else None
+        before = self.version if self.version.decides else None
+        self.version, self.previous = self.of_now(version), before
         self.challenger, self.broken = None, False
         self.faults.clear()
 
     def count(self, version: Version, degraded: str) -> bool:
         """Count a draw of ``version``; True if it must serve no more, after three faults in a row."""
-        if version is self.version and self.broken:
+        sha256 = version.row.sha256  # over the items of now, or of the moment of the draw
+        serving = [of.row.sha256 for of in (self.version, self.challenger) if of is not None]
+        if sha256 not in serving or (sha256 == serving[0] and self.broken):
             return False
-        if version is not self.version and version is not self.challenger:
-            return False
-        sha256 = version.row.sha256
         self.faults[sha256] = self.faults[sha256] + 1 if degraded in (RAISED, NOT_FINITE, LATE) else 0
         return self.faults[sha256] >= FAULTS
 
@@ -109,12 +120,21 @@ def checkpoint_at_start(path: Path, record: Path) -> Path:
 class PolicyFiles:
     """The checkpoints that may serve, in a file or a folder, by their SHA-256."""
 
-    def __init__(self, path: Path, facts: object, env: str | None = None, to_come: bool = False) -> None:
-        """``facts``: those of the record, which a version must have (``facts_of``).
-
-        ``to_come``: there may be no checkpoint yet.
+    def __init__(
+        self,
+        path: Path,
+        facts: object,
+        env: str | None = None,
+        to_come: bool = False,
+        stock: Stock | None = None,
+    ) -> None:
         """
-        self.path, self.facts, self.env, self.to_come = path, facts, env, to_come
+        Args:
+            facts: those of the record, which a version must have (``facts_of``).
+            to_come: there may be no checkpoint yet.
+            stock: the items of a team's own place, over which each version is laid.
+        """
+        self.path, self.facts, self.env, self.to_come, self.stock = path, facts, env, to_come, stock
         # Those that are open: the ones that serve, and the latest others.
         self.versions: MutableMapping[str, Version] = WeakValueDictionary()
         self._latest: dict[str, Version] = {}
@@ -158,15 +178,46 @@ class PolicyFiles:
                         f"{one_line(path)} is of {what} than the record: train it on the same data and "
                         "settings."
                     )
-                alike = (known for known in [*self.versions.values()] if known.sight == version.sight)
-                if (other := next(alike, None)) is not None:  # one batch for the people of both
-                    version = replace(version, alike=other.of_visits)
-                self.versions[sha256] = version
+                self._add(version if self.stock is None else version.over(self.stock))
+                version = self.versions[sha256]
             self._latest.pop(sha256, None)
             self._latest[sha256] = version
             if len(self._latest) > LATEST:
                 del self._latest[next(iter(self._latest))]
             return version
+
+    def _add(self, version: Version) -> None:
+        """Keep a version that is open."""
+        alike = (known for known in [*self.versions.values()] if known.sight == version.sight)
+        if (other := next(alike, None)) is not None:  # one batch for the people of both
+            version = replace(version, alike=other.of_visits)
+        self.versions[version.row.sha256] = self._latest[version.row.sha256] = version
+
+    def over(self, stock: Stock, serving: Sequence[Version]) -> PolicyFiles:
+        """The same files, with their versions over another stock; those that are ``serving`` are open.
+
+        Raises UserError if one of them can't choose from the stock.
+        """
+        files = PolicyFiles(self.path, self.facts, self.env, self.to_come, stock)
+        for version in serving:
+            files._add(version.over(stock))
+        return files
+
+    def numbered(self, stock: Stock, serving: Sequence[Version | None]) -> tuple[Version, Version | None]:
+        """The champion and the challenger that are ``serving``, where their stock has these numbers now."""
+        self.stock = stock
+        opened = [None if of is None else replace(of, stock=stock) for of in serving]
+        self._latest = {of.row.sha256: of for of in opened if of is not None}
+        self.versions = WeakValueDictionary(self._latest)
+        for version in self._latest.values():
+            version.prepare()
+        assert opened[0] is not None
+        return opened[0], opened[1]
+
+    def adopt(self, other: PolicyFiles) -> None:
+        """Have the stock and the open versions of ``other`` from now on."""
+        with self._opening:
+            self.stock, self.versions, self._latest = other.stock, other.versions, other._latest
 
     def _lacks(self, sha256: str) -> str:
         """The sentence about a version that is not there."""
@@ -209,12 +260,15 @@ class PolicyFiles:
         """
         version = self.version(sha256)
         version.prepare()
+        now = NEVER - 1  # whatever was there at the stored requests
         places = version.checkpoint.interface.slate_size
         context = () if version.contexts is None else version.contexts.example
-        first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places, context=context)
+        first = DrawRequest(now, version, -1, (), NOON, None, (), NOON, (0.5,) * places, context=context)
         try:
             asked = [request_of(version, *entry) for entry in stored]
-            again = [replace(request, degraded="", candidates=None, items=None) for request in asked]
+            again = [
+                replace(request, number=now, degraded="", candidates=None, items=None) for request in asked
+            ]
             results = draw([first, *again])
             why = next(
                 (result.error or result.degraded for result in results if result.error or result.degraded), ""

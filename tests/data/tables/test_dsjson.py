@@ -76,7 +76,7 @@ def test_the_log_is_judged_with_its_probabilities(tmp_path: Path) -> None:
     read = read_table(lines(tmp_path / "log.json.gz", [event(n, n % 3, -(n % 2)) for n in range(40)]))
     assert torch.equal(read.log.logprobs, torch.full((40,), 0.5, dtype=torch.float64).log())
     assert read.items == ("art", "news", "sport") and float(read.log.signals.sum()) == 20
-    assert read.catalogue.embedding.shape == (3, 6)  # three genres, a price, and two zeros
+    assert read.catalogue.embedding.shape == (3, 7)  # three genres, other, a price, and two zeros
     assert read.log.given["user.v"].shape == (40, 2)
 
 

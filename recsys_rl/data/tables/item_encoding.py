@@ -1,0 +1,248 @@
+"""The encodings of the columns of a team's items, and the catalogue of items that they give.
+
+A column of items is a piece, as those of the context are (pieces.py): a number is standardised, and where it
+is missing it is the mean; a text is a code, and a text that the encoding does not know is *other*. Genres
+have a column each. The encodings are made once, of the items of a training, and lie in the settings of its
+policy: so the policy reads other items by the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data.tables.pieces import MOST_TEXTS, Piece, pieces_text, read_pieces
+from recsys_rl.types import Catalogue, ItemFeature
+
+Features = Mapping[str, Any]
+"""What is known of an item, by column: a number, or a text; under GENRES a list of texts, under EMBEDDING a
+list of numbers. A column without a value is absent."""
+GENRES, YEAR, EMBEDDING = "genres", "year", "embedding"
+RESERVED = ("popularity", "quality", "genres", "kind", "creator")
+"""Names of attributes that have a meaning of their own in a catalogue."""
+MOST_ALONE = 256
+"""Items without a known fact that get a feature each."""
+NOTHING = "[]"
+"""The facts of items that are known by their ids alone."""
+
+
+STOCK, TIMES = ("stock_from", "stock_to"), ("available_from", "available_to")
+"""Columns of the first moment at which an item could be shown, and of the first at which it could no more: on
+the clock of a log's column `stock`, as exports of a record have it, or of its times."""
+ALWAYS, NEVER = -(1 << 62), 1 << 62
+
+
+class StockItem(NamedTuple):
+    """One item of a team's place."""
+
+    id: int | str
+    title: str
+    features: Features
+    live: bool = True  # it may be shown from now on
+    since: int = ALWAYS  # moments of the log, whose clock ``Clock`` names
+    until: int = NEVER
+
+
+Clock = Literal["", "stock", "time"]
+"""The clock of ``StockItem.since`` and ``until``; "": each item could be shown at any time."""
+
+
+@dataclass(frozen=True)
+class ItemEncoding:
+    """The encodings of all columns of the items."""
+
+    pieces: tuple[Piece, ...] = ()  # numbers and texts
+    genres: tuple[str, ...] = ()
+    vector: int = 0  # numbers of the column EMBEDDING, which are used as they are; 0 without it
+    alone: tuple[str, ...] = ()  # items with a feature of their own, where nothing is known of any
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The kind of each column that is read: number, text, list (of numbers) or names."""
+        kinds = {piece.name: str(piece.kind) for piece in self.pieces}
+        if self.genres:
+            kinds[GENRES] = "names"
+        if self.vector:
+            kinds[EMBEDDING] = "list"
+        return kinds
+
+    @property
+    def knows_items(self) -> bool:
+        """True if more is known of an item than its id."""
+        return bool(self.pieces or self.genres or self.vector)
+
+    def unknown(self, items: Collection[Features]) -> int:
+        """The number of these items with a text or a genre that the encoding does not know."""
+        known = {piece.name: {*piece.values} for piece in self.pieces if piece.kind == "text"}
+        return sum(
+            any(name in row and row[name] not in texts for name, texts in known.items())
+            or bool(self.genres and {*row.get(GENRES, ())} - {*self.genres})
+            for row in items
+        )
+
+    def catalogue(
+        self, items: Sequence[StockItem], popularity: Tensor, source: str, clock: Clock = ""
+    ) -> Catalogue:
+        """The catalogue of the items, in their order; ``popularity`` (I,).
+
+        Its embedding is the vector of the column EMBEDDING, with all else in features beside it; without such
+        vectors it holds the encodings themselves.
+        """
+        rows, number = [item.features for item in items], len(items)
+        columns = {piece.name: encoded(piece, [row.get(piece.name) for row in rows]) for piece in self.pieces}
+        genres = torch.zeros(number, len(self.genres))
+        for at, row in enumerate(rows):
+            own = {*row.get(GENRES, ())}
+            genres[at] = torch.tensor([float(name in own) for name in self.genres])
+        attributes: dict[str, Tensor] = {"genres": genres}
+        if clock:
+            ends = torch.tensor([(item.since, item.until) for item in items], dtype=torch.int64).view(-1, 2)
+            attributes |= dict(zip(STOCK if clock == "stock" else TIMES, ends.unbind(1), strict=True))
+        features = [ItemFeature("genres", "tags", self.genres)]
+        if self.vector:
+            none = [0.0] * self.vector
+            embedding = torch.tensor([row.get(EMBEDDING, none) for row in rows]).view(number, self.vector)
+            for piece in self.pieces:
+                own_name = f"own_{piece.name}" if piece.name in RESERVED else piece.name
+                for at, name in enumerate(_names(piece, own_name)):
+                    attributes[name] = columns[piece.name][:, at]
+                    features.append(ItemFeature(name, "plain"))
+        else:
+            places = {name: place for place, name in enumerate(self.alone)}
+            alone = torch.zeros(number, len(places))
+            for at, item in enumerate(items):
+                if (place := places.get(str(item.id))) is not None:
+                    alone[at, place] = 1.0
+            # Two columns of zeros: never of size 1, as single pieces are.
+            embedding = torch.cat([genres, *columns.values(), alone, torch.zeros(number, 2)], 1)
+        ids = [item.id for item in items]
+        texts = bool(ids) and isinstance(ids[0], str)
+        return Catalogue(
+            embedding=embedding.float(),
+            item_ids=torch.arange(number) if texts else torch.tensor(ids, dtype=torch.int64),
+            titles=tuple(item.title for item in items),
+            popularity=popularity,
+            quality=torch.zeros(number),
+            available=torch.tensor([item.live for item in items], dtype=torch.bool),
+            source=source,
+            attributes=attributes,
+            item_names=tuple(map(str, ids)) if texts else (),
+            features=tuple(features),
+            facts=facts_text(rows) if self.knows_items else NOTHING,
+        )
+
+
+def items_of(catalogue: Catalogue) -> list[StockItem]:
+    """The items of a team's catalogue, as ``ItemEncoding.catalogue`` took them."""
+    rows = json.loads(catalogue.facts) or [{}] * catalogue.num_items
+    if rows and rows[0].get(EMBEDDING) == 0:
+        rows = [{**row, EMBEDDING: own} for row, own in zip(rows, catalogue.embedding.tolist(), strict=True)]
+    names = {"stock": STOCK, "time": TIMES}.get(clock_of(catalogue), ())
+    ends = [catalogue.attributes[name].tolist() for name in names] or [
+        [moment] * catalogue.num_items for moment in (ALWAYS, NEVER)
+    ]
+    return [
+        StockItem(catalogue.id_of(at), catalogue.title(at), *of_row)
+        for at, of_row in enumerate(zip(rows, catalogue.available.tolist(), *ends, strict=True))
+    ]
+
+
+def clock_of(catalogue: Catalogue) -> Clock:
+    """The clock by which the items come and go in a log."""
+    if STOCK[0] in catalogue.attributes:
+        return "stock"
+    return "time" if TIMES[0] in catalogue.attributes else ""
+
+
+def there(catalogue: Catalogue, moments: Tensor) -> Tensor:
+    """(E, I) bool: the items that could be shown at each of the moments (E,)."""
+    since, until = (
+        catalogue.attributes[name] for name in (STOCK if clock_of(catalogue) == "stock" else TIMES)
+    )
+    at = moments.unsqueeze(1)
+    return (since <= at) & (at < until)
+
+
+def facts_text(rows: Sequence[Features]) -> str:
+    """The rows as a text of JSON; vectors stand in the catalogue itself, and here is a 0 in their place."""
+    return json.dumps([{**row, EMBEDDING: 0} if EMBEDDING in row else dict(row) for row in rows])
+
+
+def fitted(items: Sequence[StockItem]) -> tuple[ItemEncoding, str]:
+    """The encodings of these items, and a note about texts that have no code of their own."""
+    rows = [item.features for item in items]
+    vectors = [row[EMBEDDING] for row in rows if EMBEDDING in row]
+    names = dict.fromkeys(name for row in rows for name in row if name not in (GENRES, EMBEDDING))
+    made = [_fitted(name, [row.get(name) for row in rows]) for name in names]
+    genres = tuple(sorted({name for row in rows for name in row.get(GENRES, ())}))
+    known = bool(made or genres or vectors)
+    ids = dict.fromkeys(str(item.id) for item in items)
+    alone = () if known or len(ids) > MOST_ALONE else tuple(ids)
+    encoding = ItemEncoding(
+        tuple(piece for piece, _ in made), genres, len(vectors[0]) if vectors else 0, alone
+    )
+    return encoding, "; ".join(note for _, note in made if note)
+
+
+def _fitted(name: str, values: Sequence[Any]) -> tuple[Piece, str]:
+    """The encoding of a column of these values, None where one is missing, and a note."""
+    there = [value for value in values if value is not None]
+    if isinstance(there[0], str):
+        texts = Counter(there)
+        common = sorted(texts, key=lambda text: (-texts[text], text))[:MOST_TEXTS]
+        rest = len(texts) - len(common)
+        note = f"{name} has {len(texts):,} texts: the {rest:,} rarest are other" if rest else ""
+        return Piece(name, "text", values=tuple(sorted(common)), gaps=len(there) < len(values)), note
+    numbers = torch.tensor(there, dtype=torch.float64)
+    mean = numbers.mean()
+    filled = torch.cat([numbers, mean.expand(len(values) - len(there))])
+    spread = filled.std() if len(filled) > 1 else torch.tensor(0.0)
+    scale = float(spread) if float(spread) > 1e-6 * float(numbers.abs().max()) else 1.0
+    ends = (float(numbers.min()),), (float(numbers.max()),)
+    return Piece(name, "number", *ends, shift=(float(mean),), scale=(scale,)), ""
+
+
+def encoded(piece: Piece, values: Sequence[Any]) -> Tensor:
+    """(I, size) float32 of a column; None where a value is missing."""
+    if piece.kind == "text":
+        places = {text: place for place, text in enumerate(piece.values)}
+        other = len(places)
+        missing = other + piece.gaps
+        codes = [missing if value is None else places.get(str(value), other) for value in values]
+        return torch.nn.functional.one_hot(torch.tensor(codes, dtype=torch.int64), piece.size).float()
+    filled = [piece.shift[0] if value is None else float(value) for value in values]
+    return piece.scaled(torch.tensor(filled, dtype=torch.float64).unsqueeze(1))
+
+
+def _names(piece: Piece, name: str) -> list[str]:
+    """Names of the columns of a piece."""
+    if piece.kind == "number":
+        return [name]
+    return [f"{name} {text}" for text in (*piece.values, "(other)", *["(none)"] * piece.gaps)]
+
+
+def is_number(value: object) -> bool:
+    """True for a finite number that is no truth."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def encoding_text(encoding: ItemEncoding) -> dict[str, Any]:
+    """The encodings as JSON's values, for the settings of a run."""
+    return {**asdict(encoding), "pieces": json.loads(pieces_text(encoding.pieces))}
+
+
+def read_encoding(values: Mapping[str, Any]) -> ItemEncoding:
+    """The inverse of ``encoding_text``. Raises the errors of other values."""
+    vector = values["vector"]
+    if type(vector) is not int or vector < 0:
+        raise ValueError(f"{vector!r} numbers of an item")
+    names = (tuple(map(str, values[name])) for name in ("genres", "alone"))
+    genres, alone = names
+    return ItemEncoding(read_pieces(json.dumps(values["pieces"])), genres, vector, alone)
