@@ -152,7 +152,11 @@ class Direct(NetworkPolicy[DirectConfig]):
     def state_dict(self) -> dict[str, Tensor]:
         """As NetworkPolicy, with the average of the weights, the best one so far and its loss."""
         least = torch.tensor(self.least_loss if self.least_loss < math.inf else -1.0)
-        own = {"mean": self.mean.cpu().clone(), "best": self.best.cpu().clone(), "least_loss": least}
+        own = {
+            "optimizer.mean": self.mean.cpu().clone(),
+            "optimizer.best": self.best.cpu().clone(),
+            "least_loss": least,
+        }
         return super().state_dict() | own
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -162,8 +166,8 @@ class Direct(NetworkPolicy[DirectConfig]):
         """
         super().load_state_dict(state)
         if self.updates:
-            self.mean.copy_(state["mean"])
-            self.best.copy_(state["best"])
+            self.mean.copy_(state["optimizer.mean"])
+            self.best.copy_(state["optimizer.best"])
             least = float(state["least_loss"])
             self.least_loss = least if least >= 0 else math.inf
         else:

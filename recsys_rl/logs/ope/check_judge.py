@@ -38,7 +38,7 @@ from recsys_rl.logs.ope.result import Estimate, finite
 from recsys_rl.logs.ope.rows import score
 from recsys_rl.logs.ope.verdict import wrong_weights
 from recsys_rl.logs.target import Target
-from recsys_rl.settings.fields import build
+from recsys_rl.settings.fields import build, check_used
 from recsys_rl.types import Obs
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
@@ -168,9 +168,11 @@ def check_judge(options: OpeConfig | None = None, **settings: Any) -> Check:
 def _checked(options: OpeConfig) -> Check:
     if not options.log:
         raise UserError("The log is missing: give --log FILE.")
-    unused = next((name for name in UNUSED if getattr(options, name) != getattr(OpeConfig, name)), None)
-    if unused is not None:
-        raise UserError(f"--{unused} has no effect with --check, which tries the judge itself: leave it out.")
+    own = "--check tries the judge by policies of its own"
+    given = {name: getattr(options, name) != getattr(OpeConfig, name) for name in UNUSED}
+    check_used(
+        *((name, is_given, own) for name, is_given in given.items()), ("no_world", not options.world, own)
+    )
     if options.json is not None:
         check_writable(Path(options.json), "--json")
     if options.threads:
