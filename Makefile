@@ -19,7 +19,7 @@ export GOMP_SPINCOUNT = 10000
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make train   install what training needs, train PPO on satiation (1,200,000 steps), write its report"
+	@echo "make train   install what training needs, train PPO on satiation (800,000 steps), write its report"
 	@echo "make loop    learn, serve, learn from serving: three rounds with simulated people, and a page in loop/ (a quarter of an hour)"
 	@echo "make test    install the tools and run the tests that guard the code (five minutes on two cores)"
 	@echo "make proofs  run all other tests: what learns, kills, wheels, clusters, benchmarks (a quarter of an hour)"
@@ -34,7 +34,7 @@ help:
 
 # With installation and evaluation these steps took 358 s on two nearly idle cores (498 s with one thread). With half of them PPO is level with the
 # best linear score; the preset has half as many again.
-STEPS_ppo := --total-timesteps 1200000
+STEPS_ppo := --total-timesteps 800000
 
 train: $(VENV)/data.stamp
 	$(BIN)/python -m train --algo $(ALGO) --env satiation --threads $(THREADS) $(STEPS_$(ALGO)) $(ARGS)

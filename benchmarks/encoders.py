@@ -27,7 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys_rl.agents.ppo import PPO, PPOConfig
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.shapes import Shapes
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs, Rollout, tree_map
 from recsys_rl.utils.allocator import keep_freed_memory

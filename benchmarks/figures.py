@@ -2,7 +2,7 @@
 
     python -m benchmarks.figures
 
-writes docs/images/{gae,clipping,trap,session}.svg, those of feed_figures.py, and shop-month.svg. Every
+writes docs/images/{gae,clipping,trap,kink,session}.svg, those of feed_figures.py, and shop-month.svg. Every
 number comes from the code with its defaults, or from benchmarks/results: run it again after a change of an
 equation or a setting, and after new results. A test compares the files with what it would write.
 """
@@ -173,6 +173,43 @@ def trap_figure() -> str:
     )
 
 
+def kink_figure() -> str:
+    """What an item is worth to a user with full patience, over its catchiness, for several affinities."""
+    count, affinities, patience = 121, (0.3, 0.45, 0.6), 2.0  # the reward that one unit of patience brings
+    settings = SatiationConfig(num_items=count, embedding_dim=2, patience_start=0.99)
+    panel, parts, ends = Panel(56, 520, (0, 1.5), (0, 1)), [], []
+    parts.append(
+        panel.axes(
+            "the reward, and what the item takes from a patience that is full",
+            "catchiness, in z-scores: how much more popular than good",
+            (0, 0.5, 1, 1.5),
+            (0, 0.5, 1),
+        )
+    )
+    items = torch.arange(count).unsqueeze(0)  # (1, K)
+    for affinity in affinities:
+        users = Satiation(*alike_items(count, affinity), settings)
+        state = users.sample(torch.tensor([0]))
+        felt = users.respond(state, items, torch.ones_like(items, dtype=torch.bool), None)
+        appeal, satisfaction = felt.signals[0, :, 0], felt.signals[0, :, 1]
+        cost = settings.patience_cost * (0.5 - satisfaction).clamp_min(0)
+        worth, catch = appeal - patience * cost, users.catch
+        shown = (catch > 0) & (catch <= panel.x_range[1])
+        best = int(worth.masked_fill(~shown, -torch.inf).argmax())
+        parts.append(panel.line(catch[shown].tolist(), worth[shown].tolist(), "learned"))
+        x, y = panel.x(catch[best].item()), panel.y(worth[best].item())
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" style="fill:{LINES["inside"]}"/>')
+        ends.append(worth[shown][-1].item())
+    for affinity, height in zip(affinities, spread([panel.y(end) for end in ends], 18), strict=True):
+        parts.append(f'<text class="muted" x="588" y="{height + 4:.1f}">affinity {affinity:g}</text>')
+    return svg(
+        800,
+        316,
+        "Worth of an item over its catchiness: a bend at its top, at more catchiness for more affinity.",
+        parts,
+    )
+
+
 def watch(agent: Policy, env: RecEnv, user: Tensor) -> tuple[list[float], list[float], bool]:
     """One session of ``user`` (1,): rewards, patience before each step, and whether the user left."""
     obs, rewards, patience = env.reset(user), [], []
@@ -233,6 +270,7 @@ FIGURES = {
     "gae": gae_figure,
     "clipping": clipping_figure,
     "trap": trap_figure,
+    "kink": kink_figure,
     "session": session_figure,
     **feed_figures.FIGURES,
     "shop-month": shop_month.figure,

@@ -59,7 +59,7 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "satiation": ("ppo", ["--env", "satiation"]),
     "make-train": (  # as in the Makefile, where there are two cores
         "ppo",
-        ["--env", "satiation", "--total-timesteps", "1200000", "--threads", "2"],
+        ["--env", "satiation", "--total-timesteps", "800000", "--threads", "2"],
     ),
     "shop": ("ppo", ["--env", "shop"]),
     "cartpole-ppo": ("ppo", ["--env", "gym:CartPole-v1", "--total-timesteps", "200000"]),

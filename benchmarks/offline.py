@@ -37,7 +37,7 @@ from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 
-ALGOS = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
+ALGOS = ("bc", "cql", "bcq", "iql", "reinforce", "dt", "direct")
 BEHAVIOUR = "behaviour"
 BATCH = 128
 SMOKE = Sizes(

@@ -119,11 +119,15 @@ class SlateRows:
     rewards: Tensor  # (E, K) float64
     logging: Tensor  # (E, 2, K) float64: pi_b of each item given those above, and whatever stands above
     policy: Tensor  # (E, 2, K) float64: the same of the judged policy
+    chances: Tensor  # (E, K, A) float64: of the judged policy, of each item given those above
+    q: Tensor  # (E, K, A) float64: predictions of what a place and those below it bring
 
     def evidence(self) -> Evidence:
         """What our estimators get."""
         ratio = (self.policy / self.logging).unsqueeze(1)  # (E, 1, 2, K)
-        slates = Slates(ratio[:, :, 0], ratio[:, :, 1], None, self.rewards.unsqueeze(1))
+        q, v = self.q.gather(2, self.items.unsqueeze(2)).squeeze(2), (self.chances * self.q).sum(2)
+        parts = [values.unsqueeze(1) for values in (self.rewards, q, v)]
+        slates = Slates(ratio[:, :, 0], ratio[:, :, 1], None, *parts)
         alive = torch.ones(len(self.items), 1, dtype=torch.bool)
         return Evidence(ratio[:, :, 0].prod(2), self.rewards.sum(1, keepdim=True), alive, slates=slates)
 
@@ -132,6 +136,7 @@ class SlateRows:
         number, places = self.items.shape
         arrays = {"slate_id": torch.arange(number).repeat_interleave(places)}
         arrays |= {"reward": self.rewards.flatten(), "position": torch.arange(places).repeat(number)}
+        arrays |= {"action": self.items.flatten(), "q": self.q.flatten(), "chances": self.chances.flatten()}
         for name, of in (("", self.logging), ("evaluation_policy_", self.policy)):
             above = of[:, 0].cumprod(1)
             arrays[f"{name}pscore"] = above[:, -1:].expand(-1, places).flatten()
@@ -183,7 +188,12 @@ def made_slates(generator: torch.Generator, rows: int) -> SlateRows:
     for place in range(PLACES):
         more = 0.3 * (rewards[:, place - 1] if place else 0.0)
         rewards[:, place] = torch.bernoulli(rates[:, place] + more, generator=generator)
-    return SlateRows(items, rewards, *both)
+    left, columns = logits[1].exp().clone(), []
+    for column in items.unbind(1):
+        columns.append(left / left.sum(1, keepdim=True))
+        left = left.scatter(1, column.unsqueeze(1), 0.0)
+    q = torch.rand(rows, PLACES, SLATE_ITEMS, generator=generator, dtype=torch.float64)  # a wrong model
+    return SlateRows(items, rewards, both[0], both[1], torch.stack(columns, 1), q)
 
 
 def public(data_dir: Path, draws: int) -> Decisions:

@@ -4,6 +4,7 @@
     python -m benchmarks.own_log --estimates --sets digits --decisions 5000 --seeds 100-149
     python -m benchmarks.own_log --verdicts
     python -m benchmarks.own_log --large 5000000
+    python -m benchmarks.own_log --slates [--seeds 0-4]
 
 A row of a classified data set is a context, its class the item that pays 1. From half of the rows a logger,
 a logistic regression of a few of them, draws 5,000 or 20,000 decisions: ``mild``, half of its draws uniform,
@@ -20,6 +21,7 @@ A row of benchmarks/results/own_log.csv is one data set, number of decisions, lo
 ``--estimates`` learns ``reinforce`` alone, in a fifth of the steps, and writes the estimate that ``train``
 prints for held-out contexts beside the truth; give other seeds for it. ``--verdicts`` has three verdicts
 whose answers are known. ``--large`` measures one epoch of a log in parts, its rows a second and its memory.
+``--slates`` is of lists of five places (own_log_lists.py, own_log_lists.csv).
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from benchmarks import own_log_lists
 from benchmarks.harness import newest, tables
 from benchmarks.harness.classified import SETS, UNIFORM, Classified, digits, problem_of
 from benchmarks.harness.turns import Row
@@ -100,7 +103,7 @@ def learn(folder: Path, log: Path, name: str, seed: int, judged: bool, **setting
 def truth_of(checkpoint: Path, truth: Path) -> tuple[float, float]:
     """The share of right items of a policy: of its best ones, and of its draws."""
     made = load(checkpoint)
-    part = _decisions(made, truth)
+    part = decisions_of(made, truth)
     best = agent_of(made).act(observe(part, made.catalogue), greedy=True).items  # (m, 1)
     drawn = probabilities_of(checkpoint, truth).gather(1, part.items)
     return float((best == part.items).double().mean()), float(drawn.mean())
@@ -110,12 +113,12 @@ def probabilities_of(checkpoint: Path, table: Path) -> Tensor:
     """(m, I): the probabilities of all items in the contexts of a table."""
     made = load(checkpoint)
     found: Tensor = agent_of(made).item_probabilities(
-        observe(_decisions(made, table), made.catalogue), made.catalogue.num_items
+        observe(decisions_of(made, table), made.catalogue), made.catalogue.num_items
     )
     return found
 
 
-def _decisions(made: Checkpoint, table: Path) -> DecisionLog:
+def decisions_of(made: Checkpoint, table: Path) -> DecisionLog:
     """A table by the columns and encodings of a checkpoint."""
     settings = dataclasses.replace(made.config.agent_config, log=(str(table),))
     config = Config(**{**vars(made.config), "agent_config": settings})
@@ -331,6 +334,7 @@ def main() -> None:
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
     parser.add_argument("--estimates", action="store_true", help=f"{JUDGED} alone, and its estimate")
     parser.add_argument("--verdicts", action="store_true", help="three verdicts whose answers are known")
+    parser.add_argument("--slates", action="store_true", help="lists of five places, of made-up users")
     parser.add_argument("--data-dir", type=Path, default=tables.ROOT.parent / "shared/data/open-bandit-small")
     parser.add_argument("--large", type=int, metavar="ROWS", help="one epoch of a log with so many rows")
     args = tables.parse(parser, "own_log")
@@ -338,6 +342,9 @@ def main() -> None:
     if args.large:
         with tempfile.TemporaryDirectory() as temporary:
             tables.publish([large(args.large, Path(temporary))], args)
+        return
+    if args.slates:
+        own_log_lists.measure(args, learn=learn, read=decisions_of, verdict=verdict_of)
         return
     if args.verdicts:
         for seed in args.seeds:

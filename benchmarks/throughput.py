@@ -43,8 +43,8 @@ from benchmarks.peers.original import WHERE, check, original
 from benchmarks.peers.ours import our_agent, time_cycles
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.models.encoders import SessionSum
-from recsys_rl.models.heads import TOWER_SIZE
 from recsys_rl.models.item_columns import item_features
+from recsys_rl.models.towers import TOWER_SIZE
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError
 

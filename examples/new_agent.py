@@ -53,13 +53,13 @@ class Steady(OnPolicyLearner[SteadyConfig]):
         returns, limit = batch.targets.returns, config.clip_advantage
         advantage = standardize(returns).clamp(-limit, limit)  # (B,)
 
-        distribution, value, signal_loss = self.model.learn(batch.obs, batch.entries)
+        distribution, value, beside = self.model.learn(batch.obs, batch.lessons)
         logprob, entropies = distribution.evaluate(batch.places)  # (B,) each
         policy_loss = losses.policy_gradient(logprob, advantage)
         value_loss, entropy = losses.value_loss(value, returns), entropies.mean()
         loss = policy_loss - ent_coef * entropy + config.vf_coef * value_loss
-        if signal_loss is not None:  # of a transformer, which expects the next signals
-            loss = loss + self.model.signal_coef * signal_loss
+        if beside is not None:  # what the network learns beside its policy
+            loss = loss + beside.loss
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

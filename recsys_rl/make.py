@@ -18,11 +18,12 @@ from recsys_rl.data.catalogue import LikesConfig
 from recsys_rl.data.new_users import in_place_of_heldout, new_users
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
-from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_kinds, slate_layout
 from recsys_rl.models.item_columns import item_features, network_columns, number_names
 from recsys_rl.models.retrieval import check_candidates
+from recsys_rl.models.shapes import Shapes
 from recsys_rl.protocols import Env, UserModel
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.names import source_of

@@ -543,6 +543,10 @@ class Transitions:
     # (B, 2): the least and the largest return that can follow from here, by the smallest and the largest
     # reward of the log and the steps that are left at most; of a log
     possible: Tensor | None = None
+    # (B, K) each, of a log of slates whose places have rewards: the log-probability of each place given those
+    # above it, float64, and its reward, float32. None: a slate is one decision.
+    place_logprobs: Tensor | None = None
+    place_rewards: Tensor | None = None
 
     @property
     def num_rows(self) -> int:

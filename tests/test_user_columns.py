@@ -18,6 +18,7 @@ from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.logs.ope.features import Features
 from recsys_rl.logs.ope.propensities import with_propensities
 from recsys_rl.make import make_agent
+from recsys_rl.models.heads import TwoTowerHead
 from recsys_rl.types import Catalogue, Interface, Obs, UserError
 from recsys_rl.user_columns import UserColumns
 from tests.small_runs import settings
@@ -92,7 +93,8 @@ def test_networks_read_the_column_and_not_the_piece(head: str) -> None:
     config = settings("ppo", "satiation", env_config=sizes, model_config={"head": head})
     model = make_agent(config, INTERFACE, items).model
     with torch.no_grad():
-        model.head.last.bias[-1] = 0.1
+        after = model.head.curves.num_gates if isinstance(model.head, TwoTowerHead) else 0
+        model.head.last.bias[-1 - after] = 0.1
     two = obs([[0.0, 0.0], [0.0, 1.0]])
 
     def logits(of: Obs) -> Tensor:
@@ -109,7 +111,7 @@ def test_networks_read_the_column_and_not_the_piece(head: str) -> None:
     among = torch.tensor([[2, 0, 1], [0, 2, 1]])
     assert_close(logits(two.among(among)), logits(two).gather(1, among))
     model(two)[0].logprob(torch.tensor([[0], [0]])).sum().backward()
-    assert bool(model.head.last.weight.grad[:, -1].any())
+    assert bool(model.head.last.weight.grad[:, -1 - after].any())
 
 
 def test_reward_models_read_the_mean_of_a_slate() -> None:

@@ -20,6 +20,7 @@ NEEDS = {
     estimators.ALONE: "the probability of each place's item, whatever stands above",
     estimators.ADDITIVE: "the pseudo-inverse weight of the slate",
     estimators.PLACE_REWARDS: "a reward of each place",
+    estimators.PLACE_MODEL: "a model of what a place and those below it bring, which `ope` fits on the log",
     estimators.WORLD: "users learned from the log, in whom the policy is played",
 }
 

@@ -10,4 +10,5 @@ AGENTS = {
     "iql": "recsys_rl.agents.iql:ALGORITHM",
     "reinforce": "recsys_rl.agents.reinforce:ALGORITHM",
     "dt": "recsys_rl.agents.dt:ALGORITHM",
+    "direct": "recsys_rl.agents.direct:ALGORITHM",
 }

@@ -41,7 +41,7 @@ class A2C(OnPolicyLearner[A2CConfig]):
         if config.normalize_advantage:
             advantage = standardize(advantage)
 
-        distribution, value, signal_loss = self.model.learn(batch.obs, batch.entries)
+        distribution, value, beside = self.model.learn(batch.obs, batch.lessons)
         logprob, entropies = distribution.evaluate(batch.places)  # (B,) each
         policy_loss = losses.policy_gradient(logprob, advantage)
         value_loss = losses.value_loss(value, returns)
@@ -54,9 +54,9 @@ class A2C(OnPolicyLearner[A2CConfig]):
             "entropy": entropy,
             "explained_variance": explained_variance(batch.targets.old_value, returns),
         }
-        if signal_loss is not None:
-            metrics["signal_loss"] = signal_loss
-            loss = loss + self.model.signal_coef * signal_loss
+        if beside is not None:
+            metrics |= beside.figures
+            loss = loss + beside.loss
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -58,7 +58,7 @@ class DT(NetworkPolicy[DTConfig]):
             clone_loss = -distribution.logprob(obs.places_of(minibatch.items)).mean()
             loss = clone_loss + self.config.vf_coef * quantile_loss(share - asked, self.config.quantile)
             self.optimizer.zero_grad()
-            loss.backward()
+            (loss + self.reward_loss(minibatch)).backward()
             self.optimizer.step()
             starts.add(minibatch, lambda rows: possible_at(rows, self.value(rows.obs)))
             averages.add(loss=loss, clone_loss=clone_loss, asked_share=asked.mean())

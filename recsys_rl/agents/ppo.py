@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, standardize_parts
+from recsys_rl.models.expected import Beside, means
 from recsys_rl.models.fast import ppo_loss
 from recsys_rl.models.policy import OnPolicyLearner, Samples, Targets
 from recsys_rl.records import Algorithm
@@ -53,7 +54,7 @@ class PPO(OnPolicyLearner[PPOConfig]):
         config, ent_coef = self.config, self.anneal()
         every, size = self.samples(rollout), config.batch_size  # S = T N samples, B of a minibatch
         epochs: list[tuple[Targets, Outputs]] = []
-        signal_losses: list[Tensor] = []  # of each minibatch
+        asides: list[Beside] = []  # of each minibatch
         for _ in range(config.update_epochs):
             order = torch.randperm(
                 len(every.places), generator=self.generators["shuffle"], device=every.places.device
@@ -62,29 +63,28 @@ class PPO(OnPolicyLearner[PPOConfig]):
             if config.normalize_advantage:
                 weights = standardize_parts(samples.targets.advantage, size)
                 samples = samples._replace(targets=samples.targets._replace(advantage=weights))
-            outputs = self._epoch(samples.split(size), ent_coef, signal_losses)
+            outputs = self._epoch(samples.split(size), ent_coef, asides)
             epochs.append((samples.targets, outputs))
             if config.target_kl > 0 and self._kl(samples.targets, outputs, size) > config.target_kl:
                 break
 
         self.updates += 1
         metrics = self._diagnostics(epochs, ent_coef)
-        if signal_losses:
-            metrics["signal_loss"] = torch.stack(signal_losses).mean()
+        metrics |= means(asides[: -(-len(every.places) // size)])  # of the first epoch
         metrics["explained_variance"] = explained_variance(every.targets.old_value, every.targets.returns)
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
-    def _epoch(self, batches: list[Samples], ent_coef: float, signal_losses: list[Tensor]) -> Outputs:
+    def _epoch(self, batches: list[Samples], ent_coef: float, asides: list[Beside]) -> Outputs:
         """One gradient step for each minibatch.
 
-        The loss of the signals that an encoder expects is appended to ``signal_losses``.
+        What is learned beside the policy is appended to ``asides``.
         """
         eps, vf_coef, clip_vloss = self.config.clip_eps, self.config.vf_coef, self.config.clip_vloss
         seen: list[Outputs] = []
-        for obs, places, targets, entries in batches:
+        for obs, places, targets, lessons in batches:
             old_logprob, old_value, returns, advantage = targets  # (B,) each
-            distribution, value, signal_loss = self.model.learn(obs, entries)  # value (B,)
+            distribution, value, aside = self.model.learn(obs, lessons)  # value (B,)
             if ppo_loss.serves(distribution, places, value, targets):  # the lines below in one pass
                 loss, logprob, entropy = ppo_loss.evaluate(
                     distribution, places, value, targets, eps, ent_coef, vf_coef, clip_vloss
@@ -100,9 +100,9 @@ class PPO(OnPolicyLearner[PPOConfig]):
                     error = torch.maximum(error, (clipped_value - returns).square())
                 value_loss = 0.5 * error.mean()
                 loss = -surrogate - ent_coef * entropy.mean() + vf_coef * value_loss
-            if signal_loss is not None:  # of an encoder
-                signal_losses.append(signal_loss.detach())
-                loss = loss + self.model.signal_coef * signal_loss
+            if aside is not None:  # what is learned beside the policy
+                asides.append(aside)
+                loss = loss + aside.loss
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()  # with the gradient scaled down to max_grad_norm

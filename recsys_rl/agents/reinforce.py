@@ -8,6 +8,13 @@ gradient::
 
 A is G - V(s) for K = 1, and G itself for more: there a baseline would move the optimum. A is divided by its
 root mean square. The second term keeps the policy near its data: it is KL(mu || pi) up to a constant.
+
+A slate of which each place has a reward is learned by place, as a session is by decision. With r_k the
+reward of place k, mu_k and pi_k the probabilities of its item given those above it, and G_k = G - r_1 - ...
+- r_{k-1} what this place and those below it brought::
+
+    w_k = min(sg(pi_k) / mu_k, cap)        A_k = G_k - (V(s) - mean (r_1 + ... + r_{k-1}))
+    - mean sum_k w_k A_k log pi_k          in place of the first term
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional.losses import policy_gradient, top_k_factor, value_loss
+from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
@@ -72,16 +80,26 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
             assert returns is not None
             obs, weights = shown_among(self.model, minibatch.obs, minibatch.items, self.generators["policy"])
             distribution, value = self.model(obs)
-            logprob = corrected(distribution, weights).logprob(obs.places_of(minibatch.items))  # (B,)
-            ratio = (logprob.detach() - minibatch.logprobs).exp().to(value)
-            weight = ratio.clamp_max(config.weight_cap) * top_k_factor(logprob.detach(), config.top_k)
-            advantage = returns - value.detach() if config.top_k == 1 else returns
+            distribution, index = corrected(distribution, weights), obs.places_of(minibatch.items)
+            if minibatch.place_rewards is None:
+                terms = distribution.logprob(index).unsqueeze(1)  # (B, 1): a slate is one decision
+                behaviour, above = minibatch.logprobs.unsqueeze(1), terms.new_zeros(terms.shape)
+            else:
+                assert isinstance(distribution, PlackettLuce) and minibatch.place_logprobs is not None
+                terms = distribution.terms(index)  # (B, K)
+                behaviour, above = minibatch.place_logprobs, rewards_above(minibatch.place_rewards)
+            logprob = terms.sum(1)  # (B,)
+            ratio = (terms.detach() - behaviour).exp().to(value)  # (B, K), as all below
+            weight = ratio.clamp_max(config.weight_cap) * top_k_factor(terms.detach(), config.top_k)
+            advantage = returns.unsqueeze(1) - above
+            if config.top_k == 1:
+                advantage = advantage - (value.detach().unsqueeze(1) - above.mean(0))
             advantage = advantage / advantage.square().mean().sqrt().clamp_min(1e-8)
-            policy_loss = policy_gradient(logprob, weight * advantage)
+            policy_loss = terms.shape[1] * policy_gradient(terms, weight * advantage)
             fit = value_loss(value, returns)
             loss = policy_loss - config.kl_coef * logprob.mean() + config.vf_coef * fit
             self.optimizer.zero_grad()
-            loss.backward()
+            (loss + self.reward_loss(minibatch)).backward()
             self.optimizer.step()
             starts.add(minibatch, lambda rows: self.value(rows.obs))
             capped = (ratio > config.weight_cap).float().mean()
@@ -89,6 +107,11 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
             averages.add(loss=loss, policy_loss=policy_loss, value_loss=fit, **weighing)
         self.updates += 1
         return averages.means() | starts.means() | {"lr": self.optimizer.lr}
+
+
+def rewards_above(rewards: Tensor) -> Tensor:
+    """(B, K): the sum of the ``rewards`` (B, K) of the places above each place."""
+    return rewards.cumsum(1) - rewards
 
 
 ALGORITHM = Algorithm(ReinforceConfig, Reinforce, LOGGED, needs=("propensities", "rewards"))

@@ -39,6 +39,11 @@ def check(checkpoint: Checkpoint) -> None:
     expects = any(name.startswith("model.next_signals.") for name in checkpoint.agent)
     if encoder == "transformer" and interface.signals and not expects:
         raise Refused(f"holds a {encoder} of an earlier version, which expected no signals", "train again")
+    towers, rewards = (f"model.head.{name}" for name in ("votes", "expected.scale"))
+    if towers in checkpoint.agent and rewards not in checkpoint.agent:
+        raise Refused(
+            "holds a two-tower head of an earlier version, which expected no rewards", "train again"
+        )
 
 
 def _check_info(info: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ def with_log(argv: Sequence[str], given: Any) -> list[str]:
     if all(option is None for option in (given.algo, given.config, given.run)):
         raise UserError(
             "--log is for algorithms that learn from a log: give --algo reinforce (with propensities), bc, "
-            "cql, bcq, iql or dt."
+            "cql, bcq, iql, dt or direct."
         )
     if all(value is None for value in (given.env, given.checkpoint, given.run, given.config)) and is_own(
         files

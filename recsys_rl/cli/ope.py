@@ -15,6 +15,7 @@ from recsys_rl.logs.ope.answer import EXIT_CODES
 from recsys_rl.logs.ope.check_judge import check_judge
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope
+from recsys_rl.settings.fields import check_used
 
 TEXT = """Estimate from a log of decisions the return that a policy would have earned.
 
@@ -54,6 +55,8 @@ def run(argv: list[str]) -> int:
     """Judge the policies, or try the judge. Returns the exit code of --verdict or --check; 0 without them."""
     options = _typed(argv)
     if options.check:
+        why = "--check uses one process"
+        check_used(("jobs", options.jobs > 1, why), ("on", options.on is not None, why))
         return check_judge(checked(OpeConfig, options)).exit_code
     with shared_by(options, options.threads) as map_tasks:
         verdict = ope(checked(OpeConfig, options), map_tasks).verdict

@@ -24,6 +24,10 @@ SOURCES = {
     ".inter.gz": "recsys_rl.data.log:SOURCE",
     ".data": "recsys_rl.data.log:SOURCE",
     ".data.gz": "recsys_rl.data.log:SOURCE",
+    ".jsonl": "recsys_rl.data.log:SOURCE",
+    ".jsonl.gz": "recsys_rl.data.log:SOURCE",
+    ".ndjson": "recsys_rl.data.log:SOURCE",
+    ".ndjson.gz": "recsys_rl.data.log:SOURCE",
     ".parquet": "recsys_rl.data.log:SOURCE",
     ".npy": "recsys_rl.data.table:SOURCE",
 }

@@ -263,7 +263,7 @@ PLATFORM = Platform(
         "a2c": {"train_config": {"total_timesteps": 300_000}},
         # A third of PPO's steps: each is learned from four times, at four times the cost.
         "dqn": {"train_config": {"total_timesteps": 600_000}},
-        **dict.fromkeys(("bc", "iql", "reinforce"), FROM_LOG),
+        **dict.fromkeys(("bc", "iql", "reinforce", "direct"), FROM_LOG),
         "bcq": {**FROM_LOG, "agent_config": QUICK_TARGET},
         # The best of 0.1, 0.5 and 2 by `ope` on held-out users of a log (docs/11_offline.md).
         "cql": {**FROM_LOG, "agent_config": {**QUICK_TARGET, "alpha": 0.1}},

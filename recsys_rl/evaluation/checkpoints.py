@@ -70,7 +70,7 @@ def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 def row_name(config: Config) -> str:
     """The algorithm, or `ranker` if it was trained with gamma 0, for the next reward alone."""
-    return "ranker" if config.agent_config.discount == 0 else config.algo
+    return "ranker" if getattr(config.agent_config, "gamma", 1.0) == 0 else config.algo
 
 
 def _named(entries: Sequence[Entry]) -> list[Entry]:

@@ -15,7 +15,10 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation import custom
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.rivals import tuning
+from recsys_rl.evaluation.rivals.best_slate import BestSlate
+from recsys_rl.evaluation.rivals.expected import ByExpectedReward
 from recsys_rl.make import episodes, make_agent, make_env, one_visit
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.protocols import Env, Policy
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Interface, Population, World
@@ -95,7 +98,10 @@ def evenly(count: int, total: int) -> Tensor:
 
 
 def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Player]:
-    """The policy of each checkpoint, sampled and greedy, and the untrained policy of the first checkpoint."""
+    """The policy of each checkpoint, sampled and greedy, then two rows of the first checkpoint.
+
+    These are its policy before its training and, if its network expects rewards, a ranking by these.
+    """
     players, streams = {}, table.streams
     agent: Any  # of any algorithm
     for entry in entries:
@@ -113,7 +119,13 @@ def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Playe
             )
         players[entry.name] = Player(agent, False, config, checkpoint)
         players[f"{entry.name}-greedy"] = Player(agent, True, config, checkpoint)
-    return players | {"untrained": Player(untrained, False, table.config, entries[0].checkpoint)}
+    first = entries[0]
+    players["untrained"] = Player(untrained, False, table.config, first.checkpoint)
+    trained = players[first.name].agent
+    if isinstance(env, RecEnv) and isinstance(trained, NetworkPolicy) and trained.expects_rewards:
+        slate = BestSlate.of(env.interface, table.world.catalogue)
+        players["expected"] = Player(ByExpectedReward(trained, slate), config=table.config)
+    return players
 
 
 def custom_players(

@@ -68,12 +68,19 @@ class PlackettLuce:
 
         It is -inf if a slate has a forbidden item, or an item twice.
         """
-        if index.shape != (len(self.logits), self.slate_size):
-            raise ValueError(f"slates {tuple(index.shape)} don't fit {len(self.logits)} x {self.slate_size}")
-        logprob: Tensor = _LogProb.apply(self.logits, index)  # type: ignore[no-untyped-call]
         ordered = index.sort(1).values
         twice = (ordered[:, 1:] == ordered[:, :-1]).any(1)  # (N,)
-        return logprob.masked_fill(twice, -torch.inf)
+        return self.terms(index).sum(1).masked_fill(twice, -torch.inf)
+
+    def terms(self, index: Tensor) -> Tensor:
+        """The terms (N, K) of ``logprob(index)``, each place given those above it, with a gradient.
+
+        A forbidden item has -inf. For slates without an item twice.
+        """
+        if index.shape != (len(self.logits), self.slate_size):
+            raise ValueError(f"slates {tuple(index.shape)} don't fit {len(self.logits)} x {self.slate_size}")
+        terms: Tensor = _Terms.apply(self.logits, index)  # type: ignore[no-untyped-call]
+        return terms
 
     def place_logprobs(self, index: Tensor) -> Tensor:
         """The terms (N, K) of ``logprob(index)``: each place given the places above it, without a gradient.
@@ -119,11 +126,12 @@ class PlackettLuce:
                 raise _too_large(self.slate_size, allowed)
 
 
-class _LogProb(torch.autograd.Function):
-    """sum_k (l_{a_k} - log Z_k), from the last place to the first: log Z_k = log(Z_{k+1} + exp(l_{a_k})).
+class _Terms(torch.autograd.Function):
+    """l_{a_k} - log Z_k, from the last place to the first: log Z_k = log(Z_{k+1} + exp(l_{a_k})).
 
-    In this order terms are added. Subtracting a term that is nearly the whole sum would lose digits. The
-    derivative at l_j is [j in slate] - exp(l_j) sum_k 1 / Z_k, over the places k where j was not yet taken.
+    In this order terms are added. Subtracting a term that is nearly the whole sum would lose digits. With g_k
+    the derivative at the term of place k, that at l_j is [j = a_k] g_k - sum_m g_m exp(l_j) / Z_m, over the
+    places m where j was not yet taken.
     """
 
     @staticmethod
@@ -132,15 +140,17 @@ class _LogProb(torch.autograd.Function):
         rest = logits.scatter(1, index, -torch.inf).logsumexp(1, keepdim=True)  # (N, 1): of what is not shown
         sums = torch.cat([rest, chosen.flip(1)], 1).logcumsumexp(1)[:, 1:].flip(1)  # (N, K): log Z_k
         ctx.save_for_backward(logits, index, chosen, sums)
-        return (chosen - sums).sum(1)
+        return chosen - sums
 
     @staticmethod
-    def backward(ctx: Any, by_logprob: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, by_terms: Tensor) -> tuple[Tensor, None]:
         kernels.check_first_derivative()
         logits, index, chosen, sums = ctx.saved_tensors
-        inverse = (-sums).logcumsumexp(1)  # (N, K): log of the sum of 1 / Z up to place k
-        gradient = (logits + inverse[:, -1:]).exp_().mul_(-by_logprob.unsqueeze(1))  # (N, A)
-        of_slate = (1 - (chosen + inverse).exp()) * by_logprob.unsqueeze(1)  # (N, K)
+        last = sums[:, -1:]  # (N, 1): log of the smallest sum; no item but those above has a larger logit
+        total = (by_terms * (last - sums).exp()).sum(1, keepdim=True)  # (N, 1): Z_K sum_m g_m / Z_m
+        gradient = (logits - last).exp_().mul_(-total)  # (N, A)
+        shares = (chosen.unsqueeze(2) - sums.unsqueeze(1)).exp().tril()  # (N, K, K): of a_k at place m <= k
+        of_slate = by_terms - (shares @ by_terms.unsqueeze(2)).squeeze(2)  # (N, K)
         return gradient.scatter_(1, index, of_slate), None
 
 

@@ -43,7 +43,6 @@ class Table(Cells):
         super().__init__(name, frame)
         self.columns = columns
         self.notes: list[Finding] = []
-        self.whole_slates = False  # a reward is of a whole slate of several items
         if whole and {"time", "session"} & columns.keys() and "step" not in self:
             twice = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
             if twice.any():
@@ -151,7 +150,6 @@ class Table(Cells):
             else:
                 values = torch.zeros(self.frame.height, places, dtype=torch.float64)
                 values[:, 0] = self.values(column, rule)
-                self.whole_slates = self.whole_slates or places > 1
             signals.append(self._single(column, values))
         return torch.stack(signals, 2)
 

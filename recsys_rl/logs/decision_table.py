@@ -53,7 +53,6 @@ class DecisionTable:
     sessions: tuple[str, ...] | None = None  # ids as text by number of the session; None: a row is a session
     session_column: str = ""  # "" without sessions
     probabilities: Tensor | None = None  # (E, I) float64 of every item under the logger, if they are known
-    whole_slates: bool = False  # True if the rewards are of whole slates, and stand at the first place
     notes: tuple[str, ...] = ()
     words: Words = field(default_factory=dict)  # for the rows and ids of the file
 
@@ -141,7 +140,6 @@ def _read(
         sessions=None if sessions is None else tuple(sessions),
         session_column=columns.get("session", ""),
         probabilities=None if probabilities is None else probabilities[order],
-        whole_slates=read.whole_slates,
         notes=tuple(filter(None, [*notes, facts.note, note, *(note.said(words) for note in read.notes)])),
     )
 

@@ -236,7 +236,7 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
     if not paths:
         raise UserError(
             "A log of your own needs its file and an algorithm that learns from it: give --log FILE and "
-            "--algo bc, reinforce, cql, bcq, iql or dt."
+            "--algo bc, direct, reinforce, cql, bcq, iql or dt."
         )
     paths = (paths,) if isinstance(paths, str) else tuple(paths)
     columns = tuple(
@@ -316,6 +316,7 @@ def _brought(catalogue: Catalogue, path: str, shape: LogShape, text: str, note: 
                 "shape": text,
             },
             "model_config": {} if knows_items(catalogue) else {"head": "dense"},
+            "agent_config": {"lr": SLATE_LR} if shape.slate_size > 1 else {},
         },
         note=note,
     )
@@ -405,6 +406,10 @@ PRESETS: Mapping[str, Preset] = {
     "cql": {"agent_config": {"alpha": 0.03, "tau": 0.05}},
     "bcq": {"agent_config": {"tau": 0.05}},
 }
+
+
+SLATE_LR = 0.001
+"""Of learners from slates: each decision has a term for each place, and at 0.01 they learn its noise."""
 
 
 def _judge(run: Any, path: Path) -> None:

@@ -70,6 +70,27 @@ def _times(places: Tensor, matrix: Tensor, feedback: Feedback) -> Tensor:
     return feedback.signals[..., places].sum(1) @ matrix
 
 
+# r_k = r(feedback without the signals of the other places)
+def place_rewards(rewards: Callable[[Feedback], Tensor], feedback: Feedback) -> Tensor | None:
+    """The rewards (E, K) of the places of each slate; None if they don't sum to the reward of the slate.
+
+    ``rewards`` gives (E,) from the signals. It is called once for each place, with all other signals 0.
+    Rewards of events, or of two places together, belong to no place. A log has one number for each whole
+    slate if none of its slates has a reward below the first place, where that number stands.
+    """
+    events = feedback.events
+    if events is not None:
+        events = replace(events, signals=torch.zeros_like(events.signals))
+    columns = []
+    for place in range(feedback.signals.shape[1]):
+        signals = torch.zeros_like(feedback.signals)
+        signals[:, place] = feedback.signals[:, place]
+        columns.append(rewards(replace(feedback, signals=signals, events=events)))
+    each, of_slate = torch.stack(columns, 1).double(), rewards(feedback).double()
+    of_places = bool(each[:, 1:].any()) and torch.allclose(each.sum(1), of_slate, rtol=1e-4, atol=1e-5)
+    return each if of_places else None
+
+
 def has_signals(log: DecisionHeader, users: UserModel) -> bool:
     """True if a log holds all signals of the user model, or, as that of a server, all visible ones."""
     every = tuple(signal.name for signal in users.signals)

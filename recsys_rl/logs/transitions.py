@@ -40,6 +40,8 @@ class TransitionTable:
     steps_left: Tensor  # (E,) int64
     steps: Tensor  # (E,) int64
     possible: Tensor  # (E, 2) float32
+    place_logprobs: Tensor | None  # (E, K) float64
+    place_rewards: Tensor | None  # (E, K) float32
 
     @property
     def num_rows(self) -> int:
@@ -61,6 +63,8 @@ class TransitionTable:
             steps_left=self.steps_left[index],
             steps=self.steps[index],
             possible=self.possible[index],
+            place_logprobs=None if self.place_logprobs is None else self.place_logprobs[index],
+            place_rewards=None if self.place_rewards is None else self.place_rewards[index],
         )
 
 
@@ -71,6 +75,7 @@ def transition_table(
     gamma: float = 1.0,
     span: tuple[float, float] | None = None,
     endless: bool = False,
+    place_rewards: Tensor | None = None,
 ) -> TransitionTable:
     """The table of a log of whole sessions, with the ``rewards`` (E,) of its rows, in the order of the log.
 
@@ -78,6 +83,7 @@ def transition_table(
         gamma: discount of ``returns_to_go`` and ``possible``.
         span: the smallest and the largest reward, for ``possible``; None: those of ``rewards``.
         endless: value follows the time limit, so that ``possible`` counts steps without end.
+        place_rewards: (E, K), of slates that are learned by place; None: each is one decision.
 
     Raises UserError as ``observations`` does.
     """
@@ -102,6 +108,8 @@ def transition_table(
         possible=_possible(
             log, steps_left, span or (float(rewards.min()), float(rewards.max())), gamma, endless
         ),
+        place_logprobs=None if place_rewards is None else log.place_logprobs,
+        place_rewards=None if place_rewards is None else place_rewards.float(),
     )
 
 

@@ -3,63 +3,40 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from recsys_rl.functional import categorical
-from recsys_rl.functional.patterns import Layout
 from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
+from recsys_rl.models.expected import Average, Beside, Lessons
 from recsys_rl.models.fast import dense
 from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
 from recsys_rl.models.heads import (
-    RATE,
     DenseHead,
     Distribution,
     GatedHead,
     PatternHead,
     TwoTowerHead,
+    cooled,
     distribution,
     exploring,
 )
-from recsys_rl.models.item_columns import NUMBERS
-from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
+from recsys_rl.models.make_head import make_head
+from recsys_rl.models.next_signals import Entries, NextSignals, next_entries, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead, gate_names
 from recsys_rl.models.sequence import Encoder, Reader, make_encoder, summarise
+from recsys_rl.models.shapes import HeadSizes, Shapes
+from recsys_rl.models.towers import RATE
 from recsys_rl.settings.shared import ModelConfig
-from recsys_rl.types import Action, Interface, Obs
-from recsys_rl.user_columns import UserColumns
+from recsys_rl.types import Action, Interface, Obs, Rollout
 
 TILE = 32
 """``place_logprobs`` computes multiples of this many rows. The rounding of a matrix product depends on the
 number of its rows: with fewer, logits of 30 differed by 1e-5 between the log and its reader."""
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """The sizes and tables of an environment from which a network is built."""
-
-    context_dim: int  # F
-    action_sizes: tuple[int, ...]  # alternatives of each position: (I,) for one item of a catalogue
-    # (I, F_i): models.item_columns.item_features; in two tables if the policy chooses from candidates
-    item_features: Tensor | SplitFeatures | None = None
-    history_length: int = 0  # L; 0 if observations have no history
-    num_signals: int = 0  # S
-    available: Tensor | None = None  # (I,) bool: items that the first stage may propose; None without one
-    slate_size: int = 1  # K: items of one catalogue shown together
-    # Slices of the context that lie in the space of item embeddings; None: its two halves.
-    embeddings: tuple[slice, ...] | None = None
-    # The interface whose observations bring the features of their alternatives along; None for other ones.
-    candidates: Interface | None = None
-    numbers: tuple[str, ...] = NUMBERS  # columns of the item features between the tags and the constant 1
-    kinds: Tensor | None = None  # (I,): models.heads.item_kinds, for the gated head
-    layout: Layout | None = None  # models.heads.slate_layout, for the gated head of slates with patterns
-    # Columns of the items for each user, from pieces of the context that the hidden layers do not read.
-    user_columns: UserColumns | None = None
-    profile: bool = True  # the first of the embeddings is the user's
 
 
 class ActorCritic(nn.Module):
@@ -86,6 +63,8 @@ class ActorCritic(nn.Module):
     chance = 0.0
     """Share of the draws that shows all possible items nearly alike (categorical.exploring); learning is
     without it. The learner sets it."""
+    draw_temperature = 1.0
+    """Slates are drawn with logits divided by it, then with ``chance``; learning is without both."""
 
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -95,7 +74,6 @@ class ActorCritic(nn.Module):
             self.register_buffer("items", items, persistent=False)  # (I, F_i)
         else:
             self.items = items
-        num_item_features = items.shape[1]
         self.num_candidates = config.candidates
         self.num_drawn = round(config.explore_rate * config.candidates)
         self.retriever: Retriever | None = None
@@ -106,66 +84,18 @@ class ActorCritic(nn.Module):
         self.embeddings = (
             (slice(0, half), slice(half, 2 * half)) if shapes.embeddings is None else shapes.embeddings
         )
-        columns = (
-            None if shapes.user_columns is None or not shapes.user_columns.names else shapes.user_columns
-        )
-        self.columns = columns
-        self.num_columns = 0
-        self.num_inputs, num_blocks = shapes.context_dim, len(self.embeddings)
-        if columns is not None:
-            apart = {at for span in columns.places for at in range(span.start, span.stop)}
-            own = torch.tensor([at for at in range(shapes.context_dim) if at not in apart])
-            self.num_columns, self.num_inputs = len(columns.names), len(own)
-            self.register_buffer("inputs", own, persistent=False)  # places of the context
-        width = self.num_inputs
-        if shapes.candidates is not None:  # the hidden layers read their mean
-            width -= (shapes.action_sizes[0] - 1) * shapes.candidates.candidate_features
-        self.session: SessionSum | None = None
-        self.encoder: Encoder | None = None
-        self.next_signals: NextSignals | None = None
-        self.signal_coef = config.signal_coef
-        if shapes.history_length:
-            self.session = SessionSum(shapes.history_length, shapes.num_signals)
-            width += self.session.num_blocks * num_item_features
-            num_blocks += self.session.num_blocks
-            if config.encoder != "mlp":
-                profile = self.embeddings[0] if shapes.profile and self.embeddings else None
-                sizes_of_entry = num_item_features, shapes.num_signals, shapes.history_length
-                encoder = make_encoder(config.encoder, *sizes_of_entry, profile, generator)
-                self.encoder = encoder
-                width += encoder.out_features
-                if shapes.num_signals and encoder.expects_signals:
-                    known = self.num_inputs + encoder.out_features
-                    self.next_signals = NextSignals(known, num_item_features, shapes.num_signals, generator)
-                    num_blocks += shapes.num_signals
+        self.profile = self.embeddings[0] if shapes.profile and self.embeddings else None
+        self.columns = shapes.user_columns if shapes.user_columns and shapes.user_columns.names else None
+        apart = () if self.columns is None else self.columns.places
+        own = [at for at in range(shapes.context_dim) if not any(at in range(s.start, s.stop) for s in apart)]
+        self.num_columns = 0 if self.columns is None else len(self.columns.names)
+        self.register_buffer("inputs", torch.tensor(own), persistent=False)  # places of the context
+        width, num_blocks = self._add_readers(config, len(own), items.shape[1], generator)
         sizes = (width, *config.hidden_dims)
         self.hidden = TwinMLP(sizes, config.activation, generator)  # the actor's and the critic's
         self.value_head = Linear(sizes[-1], 1, 1.0, generator)
-        self.head: DenseHead | TwoTowerHead | ScorerHead | CandidateHead
-        if shapes.candidates is not None:
-            features = shapes.candidates.candidate_features
-            num_rest = shapes.context_dim - shapes.action_sizes[0] * features
-            self.head = CandidateHead(sizes[-1], num_rest, features, generator)
-        elif config.head == "dense":
-            self.head = DenseHead(sizes[-1], shapes.action_sizes, generator, self.num_columns)
-        elif config.head == "scorer":
-            first = self.embeddings[0]
-            size = first.stop - first.start
-            numbers = len(shapes.numbers)
-            self.head = ScorerHead(
-                sizes[-1], num_blocks, num_item_features, size, generator, numbers, self.num_columns
-            )
-        elif config.head == "gated" and shapes.layout is not None:
-            self.head = PatternHead(
-                sizes[-1], num_blocks, num_item_features, shapes.layout, generator, self.num_columns
-            )
-        elif config.head == "gated":
-            assert shapes.kinds is not None
-            self.head = GatedHead(
-                sizes[-1], num_blocks, num_item_features, shapes.kinds, generator, self.num_columns
-            )
-        else:
-            self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator, self.num_columns)
+        of_head = HeadSizes(width, sizes[-1], num_blocks, items.shape[1], self.num_columns)
+        self.head = make_head(config.head, shapes, of_head, generator)
         self.activation = config.activation
         layers = zip(self.hidden.weights, self.hidden.biases, strict=True)
         last = [
@@ -173,34 +103,70 @@ class ActorCritic(nn.Module):
         ]
         self.layers: list[Tensor] = [*itertools.chain(*layers), *last]  # as dense.actor_critic takes them
 
+    def _add_readers(
+        self, config: ModelConfig, num_inputs: int, num_item_features: int, generator: torch.Generator
+    ) -> tuple[int, int]:
+        """Add what reads the history. Returns the inputs of the hidden layers, and the number of blocks."""
+        shapes, width, num_blocks = self.shapes, num_inputs, len(self.embeddings)
+        if shapes.candidates is not None:  # the hidden layers read their mean
+            width -= (shapes.action_sizes[0] - 1) * shapes.candidates.candidate_features
+        self.session: SessionSum | None = None
+        self.encoder: Encoder | None = None
+        self.next_signals: NextSignals | None = None
+        self.signal_coef = config.signal_coef
+        if not shapes.history_length:
+            return width, num_blocks
+        self.session = SessionSum(shapes.history_length, shapes.num_signals)
+        width += self.session.num_blocks * num_item_features
+        num_blocks += self.session.num_blocks
+        if config.encoder == "mlp":
+            return width, num_blocks
+        sizes_of_entry = num_item_features, shapes.num_signals, shapes.history_length
+        encoder = make_encoder(config.encoder, *sizes_of_entry, self.profile, generator)
+        self.encoder = encoder
+        if shapes.num_signals and encoder.expects_signals:
+            known = num_inputs + encoder.out_features
+            self.next_signals = NextSignals(known, num_item_features, shapes.num_signals, generator)
+            num_blocks += shapes.num_signals
+        return width + encoder.out_features, num_blocks
+
     def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
+        distribution, value, _ = self._evaluate(self.summarised(obs))
+        return distribution, value
+
+    def learn(self, obs: Obs, lessons: Lessons | None) -> tuple[Distribution, Tensor, Beside | None]:
+        """``forward`` of a minibatch, and the losses of what is learned beside it from ``lessons`` (B).
+
+        An encoder reads the history once for both.
+        """
         obs = self.summarised(obs)
+        distribution, value, asking = self._evaluate(obs)
+        return distribution, value, None if lessons is None else self._beside(obs, lessons, asking)
+
+    def _evaluate(self, obs: Obs) -> tuple[Distribution, Tensor, Tensor | None]:
+        """Distribution, value (N,), and the query of the expected rewards, of ``summarised`` observations."""
         inputs = self._inputs(obs)
         varying, sums = self._read(obs)
         outputs, value = dense.actor_critic(inputs, self.activation, self.layers, varying)
-        outputs, gates = self._parted(outputs)
-        logits = self._score(outputs, obs, sums)  # (N, K, A)
-        if gates is not None:
+        outputs, gates, of_curves = self._parted(outputs)
+        blocks = self._blocks(obs, sums)
+        asking = self._reward_query(inputs, varying, blocks)
+        logits = self._score((outputs, of_curves), obs, blocks, asking)  # (N, K, A)
+        if self.columns is not None:
             logits = logits + self._of_columns(gates, obs)
         if obs.candidates is None:
             categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
             categorical.forbid_(logits, obs.candidates >= 0, None)
         if isinstance(self.head, GatedHead | PatternHead):
-            return self.head.distribution(outputs, logits, obs.candidates), value
-        return distribution(logits, self.shapes.slate_size), value
+            return self.head.distribution(outputs, logits, obs.candidates), value, asking
+        return distribution(logits, self.shapes.slate_size), value, asking
 
-    def learn(self, obs: Obs, entries: Entries | None) -> tuple[Distribution, Tensor, Tensor | None]:
-        """``forward`` of a minibatch, and the loss of the signals that an encoder expects of ``entries`` (B).
-
-        That loss is a scalar; None without ``entries``. An encoder reads the history once for both.
-        """
-        obs = self.summarised(obs)
-        distribution, value = self(obs)
-        return distribution, value, None if entries is None else self.signal_loss(obs, entries)
-
-    def _score(self, outputs: Tensor, obs: Obs, sums: Tensor | None) -> Tensor:
+    def _score(
+        self, parts: tuple[Tensor, Tensor], obs: Obs, blocks: list[Tensor], asking: Tensor | None
+    ) -> Tensor:
         """Logits (N, K, A) of all items, or (N, 1, C) of candidates, from the outputs of ``head.last``."""
+        outputs = parts[0]
         candidates = None if obs.candidates is None else obs.candidates.clamp_min(0)
         if isinstance(self.head, CandidateHead):
             assert self.shapes.candidates is not None
@@ -210,18 +176,90 @@ class ActorCritic(nn.Module):
         if isinstance(self.head, DenseHead):
             logits: Tensor = self.head(outputs)
             return logits if candidates is None else logits.gather(-1, candidates.unsqueeze(1))
-        blocks = self._blocks(obs, sums)
-        if candidates is not None:
-            return self.head.among(outputs, blocks, feature_parts(self.items, candidates))
-        assert isinstance(self.items, Tensor)
-        scores: Tensor = self.head(outputs, blocks, self.items)
+        items = self._alternatives(obs)
+        if isinstance(self.head, TwoTowerHead):
+            assert asking is not None
+            profile = None if self.profile is None else obs.context[:, self.profile]
+            return self.head.logits(parts, blocks, items, asking, profile)
+        if isinstance(items, tuple):
+            return self.head.among(outputs, blocks, items)
+        scores: Tensor = self.head(outputs, blocks, items)
         return scores
 
-    def _parted(self, outputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The outputs of ``head.last`` that the head takes, and the gates (N, F) of the user's columns."""
-        if self.columns is None:
-            return outputs, None
-        return outputs[:, : -self.num_columns], outputs[:, -self.num_columns :]
+    def _reward_query(self, inputs: Tensor, varying: Tensor | None, blocks: list[Tensor]) -> Tensor | None:
+        """The query (N, F_i + tower) of the expected rewards; None with a head that knows none."""
+        if not isinstance(self.head, TwoTowerHead):
+            return None
+        return self.head.expected.query(_joined(inputs, varying).detach(), blocks)
+
+    def lessons(self, rollout: Rollout, average: Average = None) -> Lessons | None:
+        """What the steps of a rollout (B = T N) teach beside the policy; None if nothing.
+
+        ``average`` replaces a tensor in place by its mean over all processes of the run.
+        """
+        entries, rewards = None, None
+        if self.next_signals is not None:
+            entries = next_entries(rollout.obs, rollout.terminated | rollout.truncated)
+        if isinstance(self.head, TwoTowerHead):
+            rewards = self.head.expected.standardise(rollout.rewards, average).flatten()
+        if entries is None and rewards is None:
+            return None
+        return Lessons(rollout.items.flatten(0, 1), rewards, entries)
+
+    def _beside(self, obs: Obs, lessons: Lessons, asking: Tensor | None) -> Beside:
+        loss, figures = torch.zeros_like(obs.context[0, 0]), {}
+        if lessons.entries is not None:
+            of_signals = self.signal_loss(obs, lessons.entries)
+            loss, figures["signal_loss"] = loss + self.signal_coef * of_signals, of_signals.detach()
+        if lessons.rewards is not None:
+            assert isinstance(self.head, TwoTowerHead) and asking is not None
+            of_rewards = self.head.expected.loss(asking, self.items, lessons.shown, lessons.rewards)
+            loss, figures["reward_r2"] = loss + of_rewards, 1 - of_rewards.detach()
+        return Beside(loss, figures)
+
+    def reward_loss(self, obs: Obs, shown: Tensor, rewards: Tensor, average: Average = None) -> Tensor:
+        """The loss of the rewards (B,) expected of the items ``shown`` (B, K); 0 if the head expects none."""
+        if not isinstance(self.head, TwoTowerHead):
+            return torch.zeros_like(rewards[0])
+        return self.head.expected.loss(
+            self._reward_query_of(obs), self.items, shown, self.head.expected.standardise(rewards, average)
+        )
+
+    def _reward_query_of(self, obs: Obs) -> Tensor:
+        """The query of the expected rewards, of a head that has one."""
+        obs = self.summarised(obs)
+        varying, sums = self._read(obs)
+        asking = self._reward_query(self._inputs(obs), varying, self._blocks(obs, sums))
+        assert asking is not None
+        return asking
+
+    @property
+    def expects_rewards(self) -> bool:
+        """True if the head expects a reward of each item."""
+        return isinstance(self.head, TwoTowerHead)
+
+    def expected_rewards(self, obs: Obs) -> Tensor | None:
+        """The reward (N, C) that each candidate of ``obs``, or (N, I) each item, is expected to bring now.
+
+        Of a slate: the reward of one whose items are all like this one. None with a head that expects none.
+        """
+        if not isinstance(self.head, TwoTowerHead):
+            return None
+        return self.head.expected_rewards(self._reward_query_of(obs), self._alternatives(obs))
+
+    def _alternatives(self, obs: Obs) -> Tensor | tuple[Tensor, ...]:
+        """The features of all items (I, F_i), or those of each row's candidates in parts (N, C, size)."""
+        if obs.candidates is not None:
+            return feature_parts(self.items, obs.candidates.clamp_min(0))
+        assert isinstance(self.items, Tensor)
+        return self.items
+
+    def _parted(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The outputs of ``head.last`` for the head's scores, for the user's columns, and for the curves."""
+        num_curves = self.head.curves.num_gates if isinstance(self.head, TwoTowerHead) else 0
+        own = outputs.shape[1] - self.num_columns - num_curves
+        scores, columns, curves = outputs.split([own, self.num_columns, num_curves], 1)
+        return scores, columns, curves
 
     def _of_columns(self, gates: Tensor, obs: Obs) -> Tensor:
         """The part (N, 1, A) of the logits that the columns of the items for each user give."""
@@ -277,8 +315,10 @@ class ActorCritic(nn.Module):
         return candidates.gather(1, usable_first[:, : self.num_candidates])
 
     def drawn(self, obs: Obs) -> tuple[Distribution, Tensor]:
-        """``forward``, but the distribution is that of draws: with ``chance``."""
+        """``forward``, but the distribution is that of draws: with ``draw_temperature`` and ``chance``."""
         distribution, value = self(obs)
+        if self.draw_temperature != 1:
+            distribution = cooled(distribution, self.draw_temperature)
         return exploring(distribution, self.chance) if self.chance else distribution, value
 
     def act(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Action:

@@ -30,6 +30,11 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(orthogonal(inputs, outputs, gain, generator))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
+    def widen(self, weight: Tensor) -> None:
+        """Add outputs after the others, with the first weights ``weight`` (inputs, more outputs)."""
+        self.weight = nn.Parameter(torch.cat([self.weight.detach(), weight], 1))
+        self.bias = nn.Parameter(torch.zeros(self.weight.shape[1]))
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x, self.weight) if x.ndim == 2 else x @ self.weight + self.bias
 

@@ -12,13 +12,12 @@ from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.gated import Gated
 from recsys_rl.functional.patterns import Layout, Patterns
 from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.models.curves import Curves
 from recsys_rl.models.encoders import Linear
-from recsys_rl.models.fast.item_scores import item_scores
+from recsys_rl.models.expected import ExpectedReward
+from recsys_rl.models.shapes import HeadSizes
+from recsys_rl.models.towers import RATE, TOWER_SIZE, TwoTowers
 from recsys_rl.types import Catalogue, UserError
-
-TOWER_SIZE = 32  # learned features of an item beside the given ones
-LOGIT_SCALE = 5.0  # first temperature: item embeddings have unit norm, so their products are small
-RATE = 5.0  # votes and log-temperature are few weights with far to go: scaled, they move this much faster
 
 MOST_TOGETHER = 20.0  # logits that an item can gain below one of its category: see Patterns
 
@@ -36,6 +35,11 @@ def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:
     return PlackettLuce(logits.squeeze(1), slate_size) if slate_size > 1 else Categorical(logits)
 
 
+def cooled(of: Distribution, temperature: float) -> Distribution:
+    """The distribution of slates with logits / ``temperature``; any other as it is."""
+    return PlackettLuce(of.logits / temperature, of.slate_size) if isinstance(of, PlackettLuce) else of
+
+
 def exploring(of: Distribution, share: float) -> Distribution:
     """The distribution in which a ``share`` of the draws shows all items nearly alike (categorical.py).
 
@@ -48,78 +52,56 @@ def exploring(of: Distribution, share: float) -> Distribution:
     return PlackettLuce(logits, of.slate_size) if isinstance(of, PlackettLuce) else Categorical(logits)
 
 
-class TwoTowerHead(nn.Module):
-    """logit_i = temperature * query . item tower(f_i): scores the features of an item, not its id.
+class TwoTowerHead(TwoTowers):
+    """Two towers, then curves over an item's expected reward and affinity (curves.py, expected.py)."""
 
-    So new items, masks and large catalogues need no new weights. With f_i the features of an item, h the
-    hidden features of the user's side, and x_b the inputs in the space of item features (user, last item,
-    sums over the session, signals that an encoder expects)::
+    def __init__(self, sizes: HeadSizes, generator: torch.Generator, num_own: int = 0) -> None:
+        """``num_own``: outputs of the layer ``last`` after those of W h, for a derived head."""
+        num_gates = num_own + sizes.num_columns
+        super().__init__(sizes.num_hidden, sizes.num_blocks, sizes.num_item_features, generator, num_gates)
+        self.curves = Curves(sizes.num_item_features, generator)
+        self.query.widen(self.curves.first_gates(sizes.num_hidden, generator))
+        self.expected = ExpectedReward(sizes.num_inputs, sizes.num_blocks, sizes.num_item_features, generator)
 
-        item tower(f) = [f, relu(U f)]        query = [sum_b weight_b * x_b, 0] + W h
-
-    In the sum each x_b votes for items similar to it, or against them if its weight is negative. These few
-    weights are learned from few samples. The term W h represents everything else.
-    """
-
-    def __init__(
+    def logits(
         self,
-        num_hidden: int,
-        num_blocks: int,
-        num_item_features: int,
-        generator: torch.Generator,
-        num_gates: int = 0,
-    ) -> None:
-        """``num_gates``: outputs of the layer ``last`` after those of W h, which ``user`` does not take."""
-        super().__init__()
-        # Small gains make the first policy nearly uniform, as is usual for PPO.
-        self.tower = Linear(num_item_features, TOWER_SIZE, 2**0.5, generator)
-        self.query = Linear(num_hidden, num_item_features + TOWER_SIZE + num_gates, 0.01, generator)
-        self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
-        self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
+        outputs: tuple[Tensor, Tensor],
+        blocks: Sequence[Tensor],
+        items: Tensor | tuple[Tensor, ...],
+        asking: Tensor,
+        profile: Tensor | None,
+    ) -> Tensor:
+        """The logits (N, 1, A) of all items, or of each row's candidates.
 
-    @property
-    def last(self) -> Linear:
-        """The layer after the hidden layers: its outputs are the first input of ``forward`` and ``among``."""
-        return self.query
-
-    def forward(self, query: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
-        """query (N, F_i + tower) = W h, blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
-        # The tower is made transposed: its gradient is then made in the order in which torch is fastest.
-        tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T).relu_()  # (tower, I)
-        return item_scores(self.user(query, blocks), self.temperature, items, tower).unsqueeze(1)
-
-    def among(self, query: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
-        """As ``forward``, but each row scores its own C items: logits (N, 1, C).
-
-        ``parts`` (N, C, size) each are the features of the items, whose sizes add up to F_i. Joining them
-        would cost as much time as the scores.
+        Args:
+            outputs: of the layer ``last``: what ``user`` takes, and the gates of the curves.
+            blocks: as ``user`` takes them.
+            items: the features (I, F_i), or parts of them (N, C, size) as ``among`` takes them.
+            asking: ``expected.query``.
+            profile: (N, D); the expected reward takes the place of the affinity where there is none.
         """
-        sizes = [piece.shape[-1] for piece in parts]
-        query = (self.temperature * self.user(query, blocks)).unsqueeze(1)  # (N, 1, F_i + tower)
-        *fixed, learned = query.split([*sizes, TOWER_SIZE], -1)  # (N, 1, size) each
-        tower: Tensor = self.tower.bias
-        for piece, weight in zip(parts, self.tower.weight.split(sizes), strict=True):
-            tower = torch.addmm(tower, piece.flatten(0, 1), weight)  # (N C, tower)
-        logits: Tensor = learned @ tower.relu().unflatten(0, parts[0].shape[:2]).mT  # (N, 1, C)
-        for piece, of_query in zip(parts, fixed, strict=True):
-            logits = logits + of_query @ piece.mT
-        return logits
+        user = self.user(outputs[0], blocks)
+        if isinstance(items, Tensor):
+            scores, features = self.of_all(user, items), items
+        else:
+            scores, features = self.of_each(user, items), torch.cat(items, -1)
+        with torch.no_grad():
+            expected = self.expected.logits(asking, items)
+            affinity = expected if profile is None else affinities(profile, features)
+        logits: Tensor = self.curves(scores, outputs[1], features, affinity, expected)
+        return logits.unsqueeze(1)
 
-    def user(self, query: Tensor, blocks: Sequence[Tensor]) -> Tensor:
-        """``query`` = W h with the votes added, (N, F_i + tower). The first F_i are for the given features.
+    def expected_rewards(self, asking: Tensor, items: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """The expected rewards (N, A); the arguments are those of ``logits``."""
+        return self.expected.in_units_of_reward(self.expected.answers(self.expected.logits(asking, items)))
 
-        ``blocks`` (N, number, size) each hold the x_b, ``num_blocks`` together. Features beyond ``size``
-        count as 0.
-        """
-        of_blocks = (RATE * self.votes).split([block.shape[1] for block in blocks])  # (number, F_i) each
-        for block, votes in zip(blocks, of_blocks, strict=True):
-            vote = (votes[:, : block.shape[2]] * block).sum(1)  # (N, size)
-            query = query + nn.functional.pad(vote, (0, query.shape[1] - block.shape[2]))
-        return query
 
-    @property
-    def temperature(self) -> Tensor:
-        return (RATE * self.log_temperature).exp()
+def affinities(profile: Tensor, features: Tensor) -> Tensor:
+    """Products (N, A) of profiles (N, D) and the embeddings at the start of features (A, F) or (N, A, F)."""
+    embeddings = features[..., : profile.shape[1]]
+    if features.ndim == 2:
+        return torch.mm(profile, embeddings.T)
+    return torch.bmm(embeddings, profile.unsqueeze(2)).squeeze(2)
 
 
 class GatedHead(TwoTowerHead):
@@ -131,21 +113,13 @@ class GatedHead(TwoTowerHead):
 
     kinds: Tensor
 
-    def __init__(
-        self,
-        num_hidden: int,
-        num_blocks: int,
-        num_item_features: int,
-        kinds: Tensor,
-        generator: torch.Generator,
-        num_gates: int = 0,
-    ) -> None:
-        """``kinds`` (I,) int64 as ``item_kinds`` gives them; ``num_gates``: outputs of ``last`` after all."""
+    def __init__(self, sizes: HeadSizes, kinds: Tensor, generator: torch.Generator) -> None:
+        """``kinds`` (I,) int64 as ``item_kinds`` gives them."""
         counts = kinds.bincount()
-        super().__init__(num_hidden, num_blocks, num_item_features, generator, len(counts) + num_gates)
+        super().__init__(sizes, generator, len(counts))
         self.num_kinds = len(counts)
         self.register_buffer("kinds", kinds, persistent=False)
-        first = num_item_features + TOWER_SIZE
+        first = sizes.num_item_features + TOWER_SIZE
         with torch.no_grad():  # a kind without items counts as one with half an item: log 0 is not finite
             shares = counts.clamp_min(0.5) / len(kinds)
             self.query.bias[first : first + self.num_kinds] = shares.log() / RATE
@@ -175,18 +149,10 @@ class PatternHead(TwoTowerHead):
     kinds: Tensor
     classes: Tensor
 
-    def __init__(
-        self,
-        num_hidden: int,
-        num_blocks: int,
-        num_item_features: int,
-        layout: Layout,
-        generator: torch.Generator,
-        num_gates: int = 0,
-    ) -> None:
-        """``layout`` as ``slate_layout`` gives it; ``num_gates``: outputs of ``last`` after all."""
+    def __init__(self, sizes: HeadSizes, layout: Layout, generator: torch.Generator) -> None:
+        """``layout`` as ``slate_layout`` gives it."""
         num_patterns = len(layout.patterns)
-        super().__init__(num_hidden, num_blocks, num_item_features, generator, num_patterns + num_gates)
+        super().__init__(sizes, generator, num_patterns)
         self.num_patterns, self.layout = num_patterns, layout
         self.together = nn.Parameter(torch.zeros(()))
         self.register_buffer("kinds", layout.kinds, persistent=False)

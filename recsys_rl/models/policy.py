@@ -14,11 +14,11 @@ from torch import Tensor
 from recsys_rl.functional.patterns import Patterns
 from recsys_rl.functional.returns import gae
 from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.next_signals import Entries, next_entries
+from recsys_rl.models.expected import Lessons
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.protocols import Reader
 from recsys_rl.settings.shared import AgentConfig, OnPolicyConfig
-from recsys_rl.types import Action, Interface, Obs, Rollout
+from recsys_rl.types import Action, Interface, Obs, Rollout, Transitions
 
 CHANCE = 0.08
 """Share of the draws in which the policy of a team's own log shows all possible items nearly alike, so that
@@ -71,6 +71,14 @@ class NetworkPolicy(Generic[C]):
         return logits if logits.ndim == 2 else logits[:, 0]
 
     @torch.inference_mode()
+    def expected_rewards(self, obs: Obs) -> Tensor | None:
+        """The reward (N, C) that the network expects of each candidate of ``obs``, or (N, I) of each item.
+
+        Of a slate: the reward of one whose items are all like this one. None if the network expects none.
+        """
+        return self.model.expected_rewards(obs)
+
+    @torch.inference_mode()
     def slates(self, obs: Obs) -> Patterns | None:
         """The distribution of slates whose places have kinds; None if ``scores`` tell all."""
         distribution = self.model.drawn(obs)[0]
@@ -104,6 +112,11 @@ class NetworkPolicy(Generic[C]):
         return self.model.propose(obs, greedy, self.generators["policy"], extra)
 
     @property
+    def expects_rewards(self) -> bool:
+        """True if ``expected_rewards`` are known."""
+        return self.model.expects_rewards
+
+    @property
     def first_stage(self) -> tuple[int, int] | None:
         """The items among which a first stage searches, and C, the candidates that it proposes; or None."""
         if self.model.retriever is None:
@@ -127,22 +140,31 @@ class NetworkPolicy(Generic[C]):
         return self.model.mean_gates(obs, interface)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights, optimiser, count of updates and chance, on the CPU."""
-        chance = {"chance": torch.tensor(self.model.chance, dtype=torch.float64)} if self.model.chance else {}
-        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)} | chance
+        """Weights, optimiser, count of updates, and how it draws, on the CPU."""
+        draws = {"chance": (self.model.chance, 0.0), "draw_temperature": (self.model.draw_temperature, 1.0)}
+        own = {k: torch.tensor(x, dtype=torch.float64) for k, (x, plain) in draws.items() if x != plain}
+        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)} | own
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])
-        self.model.chance = float(state.get("chance", 0.0))  # of an earlier version: none
-        if self.updates < 0 or not 0 <= self.model.chance < 1:
-            raise ValueError(f"{self.updates} updates, a chance of {self.model.chance}")
+        chance, temperature = float(state.get("chance", 0.0)), float(state.get("draw_temperature", 1.0))
+        self.model.chance, self.model.draw_temperature = chance, temperature
+        if self.updates < 0 or not 0 <= chance < 1 or not 0 < temperature <= 1:
+            raise ValueError(f"{self.updates} updates, a chance of {chance}, a temperature of {temperature}")
 
     @property
     def remaining(self) -> float:
         """Share of the run that is left: 1 at the first update, towards 0 at the last."""
         return 1 - self.updates / self.num_updates
+
+    def reward_loss(self, batch: Transitions) -> Tensor:
+        """The loss of the rewards that the heads of all networks here expect of a log's decisions."""
+        networks = [network for network in self.model.modules() if isinstance(network, ActorCritic)]
+        known = batch.obs, batch.items, batch.rewards, self.average
+        losses = [network.reward_loss(*known) for network in networks]
+        return torch.stack(losses).sum()
 
     def anneal_lr(self) -> None:
         """Set the learning rate of this update."""
@@ -164,20 +186,20 @@ class Samples(NamedTuple):
     obs: Obs
     places: Tensor  # (S, K): of the items among the alternatives
     targets: Targets
-    entries: Entries | None  # that the steps added to the history; None without an encoder
+    lessons: Lessons | None  # of what is learned beside the policy
 
     def rows(self, index: Tensor) -> Samples:
         """Copies of the rows ``index``."""
-        entries = None if self.entries is None else self.entries.rows(index)
+        lessons = None if self.lessons is None else self.lessons.rows(index)
         targets = Targets(*(tensor.index_select(0, index) for tensor in self.targets))
-        return Samples(self.obs.rows(index), self.places.index_select(0, index), targets, entries)
+        return Samples(self.obs.rows(index), self.places.index_select(0, index), targets, lessons)
 
     def split(self, size: int) -> list[Samples]:
         """Minibatches of ``size`` rows each; the last may have fewer."""
         targets = map(Targets._make, zip(*(tensor.split(size) for tensor in self.targets), strict=True))
         observations = self.obs.split(size)
-        entries = [None] * len(observations) if self.entries is None else self.entries.split(size)
-        parts = zip(observations, self.places.split(size), targets, entries, strict=True)
+        lessons = [None] * len(observations) if self.lessons is None else self.lessons.split(size)
+        parts = zip(observations, self.places.split(size), targets, lessons, strict=True)
         return [Samples(*piece) for piece in parts]
 
 
@@ -211,5 +233,5 @@ class OnPolicyLearner(NetworkPolicy[P]):
             *(tensor.flatten() for tensor in (rollout.logprobs, rollout.values, returns, advantages))
         )  # (S,) each
         obs = rollout.obs.map(lambda tensor: tensor.flatten(0, 1))
-        entries = None if self.model.next_signals is None else next_entries(rollout.obs, done)
-        return Samples(obs, obs.places_of(rollout.items.flatten(0, 1)), targets, entries)
+        places = obs.places_of(rollout.items.flatten(0, 1))
+        return Samples(obs, places, targets, self.model.lessons(rollout, self.average))

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from recsys_rl.errors import UserError
 from recsys_rl.functional.losses import bootstrapped
-from recsys_rl.models.actor_critic import Shapes
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_network import QNetwork
+from recsys_rl.models.shapes import Shapes
 from recsys_rl.models.target_network import copied, follow, load_target, target_state
 from recsys_rl.settings.shared import QConfig, TargetConfig
 from recsys_rl.types import Obs, Transitions

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional.categorical import Categorical
-from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.heads import Distribution
+from recsys_rl.models.shapes import Shapes
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 

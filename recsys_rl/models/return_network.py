@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.heads import Distribution
 from recsys_rl.models.retrieval import Retriever
+from recsys_rl.models.shapes import Shapes
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 
@@ -32,6 +33,14 @@ class ReturnNetwork(ActorCritic):
     def value(self, obs: Obs) -> Tensor:
         """The share (N,) to ask for."""
         return super().value(_asking(obs, torch.zeros_like(obs.context[:, 0])))
+
+    def _reward_query_of(self, obs: Obs) -> Tensor:
+        return super()._reward_query_of(_asking(obs, torch.zeros_like(obs.context[:, 0])))
+
+    def _reward_query(self, inputs: Tensor, varying: Tensor | None, blocks: list[Tensor]) -> Tensor | None:
+        """As the base's, without the asked share: expected is the reward whatever is asked for."""
+        asked = torch.tensor([len(self.inputs) - 1], device=inputs.device)
+        return super()._reward_query(inputs.index_fill(1, asked, 0.0), varying, blocks)
 
     def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
         obs = self.summarised(obs)

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.models.encoders import Linear
-from recsys_rl.models.heads import LOGIT_SCALE, RATE
 from recsys_rl.models.item_columns import NUMBERS
+from recsys_rl.models.towers import LOGIT_SCALE, RATE
 
 
 class ScorerHead(nn.Module):

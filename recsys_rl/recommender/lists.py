@@ -7,15 +7,26 @@ follows. No list holds an item twice; where the places have kinds, the platform 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recsys_rl.functional import categorical
 from recsys_rl.functional.patterns import Patterns
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.recommender.visit import Visit
 from recsys_rl.types import Obs
+
+
+class Lists(NamedTuple):
+    """The lists of N people. A row with fewer allowed items than places has meaningless places at its end."""
+
+    items: Tensor  # (N, length) int64
+    chances: Tensor  # (N, length) float64: the probability of each place, given the places to its left
+    expected: (
+        Tensor | None
+    )  # (N, length): the rewards that the policy's network expects; None: it expects none
 
 
 @torch.inference_mode()
@@ -26,7 +37,7 @@ def play_on(
     length: int,
     listed: bool = False,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Lists:
     """Fill ``length`` places for N people.
 
     Args:
@@ -35,36 +46,39 @@ def play_on(
         mask: (N, I) bool, the items that may be shown.
         listed: a two-stage policy chooses among all items of the mask, without its search.
         generator: draws each place with the policy's probabilities; None takes the most probable item.
-
-    Returns: items (N, length) int64, and their probabilities (N, length) float64, each given the places to
-    its left. A row with fewer allowed items than ``length`` has meaningless places at its end.
     """
     mask, everyone = mask.clone(), torch.arange(len(mask))
     places_of_slate, hours = visits.checkpoint.interface.slate_size, visits.known.get("hour")
     places: list[Tensor] = []
     chances: list[Tensor] = []
+    expected: list[Tensor] = []
     while len(places) < length:
         obs = _proposed(agent, visits.observe(mask), listed)
+        rewards = agent.expected_rewards(obs) if isinstance(agent, NetworkPolicy) else None  # (N, C)
         slates = agent.slates(obs) if visits.checkpoint.interface.patterns else None
         if slates is not None:
             index, logprobs = _slate(slates, generator)  # (N, K) each
-            slate = [*index.unbind(1)]
+            slate = places_at = [*index.unbind(1)]
             chances += logprobs.exp().unbind(1)
         else:
-            slate = []
+            slate, places_at = [], []
             left = agent.scores(obs).clone()  # (N, C)
             for _ in range(min(places_of_slate, length - len(places))):
                 left[(left == -torch.inf).all(1)] = 0.0  # nothing is left for this person: the list has ended
                 index = left.argmax(1) if generator is None else categorical.draw(left, generator)[0]  # (N,)
                 chances.append(categorical.logprob(left.double(), index).exp())
                 left[everyone, index] = -torch.inf
+                places_at.append(index)
                 slate.append(obs.items_at(index.unsqueeze(1)).squeeze(1).clamp_min(0))
                 mask[everyone, slate[-1]] = False
         places += slate
+        if rewards is not None:
+            expected += [rewards[everyone, at] for at in places_at]
         if len(places) < length:
             # The whole list is shown at once: the clock does not go on.
             visits = visits.consume(torch.stack(slate, 1)).at(hours)
-    return torch.stack(places[:length], 1), torch.stack(chances[:length], 1)
+    items, of_items = torch.stack(places[:length], 1), torch.stack(chances[:length], 1)
+    return Lists(items, of_items, torch.stack(expected[:length], 1) if expected else None)
 
 
 def _slate(slates: Patterns, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

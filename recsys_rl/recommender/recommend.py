@@ -133,8 +133,9 @@ def recommend(options: RecommendConfig) -> None:
         generator=generator,
     )
     _print_hour(hour, options.hour is None)
-    for rank, (item, title, probability) in enumerate(ranked, 1):
-        say(f"{rank:>3}  {_percent(probability):>7}  {title}  (id {item})")
+    for rank, (item, title, probability, expected) in enumerate(ranked, 1):
+        reward = "" if expected is None else f"  expected {expected:.3g}"
+        say(f"{rank:>3}  {_percent(probability):>7}{reward}  {title}  (id {item})")
     if options.like:
         near = recommender.nearest(options.like, min(k, remaining, NEAREST), allow, block, options.again)
         print(one_line(f"nearest to your likes: {'; '.join(near)}"), file=sys.stderr)
@@ -241,7 +242,10 @@ def _print_hour(hour: float | None, by_clock: bool) -> None:
 
 
 def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation]]) -> bytes:
-    """A Parquet file with a row for each user and place: user, place (from 1), item, title, probability."""
+    """A Parquet file with a row for each user and place.
+
+    Its columns are user, place (from 1), item, title, probability and expected.
+    """
     import polars as pl
 
     items = [row[0].item for row in lists if row]
@@ -251,7 +255,7 @@ def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation
     of_users, of_items = (
         pl.String if row and isinstance(row[0], str) else pl.Int64 for row in (users, items)
     )
-    types = (of_users, pl.Int32, of_items, pl.String, pl.Float32)
+    types = (of_users, pl.Int32, of_items, pl.String, pl.Float32, pl.Float32)
     names = ("user", "place", *Recommendation._fields)
     file = io.BytesIO()
     pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row").write_parquet(file)

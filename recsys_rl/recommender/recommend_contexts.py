@@ -111,7 +111,7 @@ def write_contexts(
 ) -> None:
     """Write the recommendations for each row of the file of contexts to ``out``. Raises UserError.
 
-    Its columns are row (from 1), place (from 1), item, title and probability.
+    Its columns are row (from 1), place (from 1), item, title, probability and expected.
     """
     table, pieces = open_table(path, options.separator), recommender.pieces or ()
     k = recommender.checkpoint.interface.slate_size if options.k is None else options.k
@@ -160,6 +160,6 @@ def _frame(lists: Iterator[list[Recommendation]], before: int) -> pl.DataFrame:
         for place, recommendation in enumerate(places, 1)
     ]
     kind = pl.String if isinstance(rows[0][2], str) else pl.Int64
-    types = (pl.Int64, pl.Int32, kind, pl.String, pl.Float32)
+    types = (pl.Int64, pl.Int32, kind, pl.String, pl.Float32, pl.Float32)
     names = ("row", "place", *Recommendation._fields)
     return pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row")

@@ -45,6 +45,7 @@ class Recommendation(NamedTuple):
     item: int | str  # the item's id in the data
     title: str
     probability: float  # the policy's probability of this item in this place, given the places above it
+    expected: float | None = None  # the reward that the network expects of it now; None if it expects none
 
 
 class Recommender(Directory):
@@ -308,11 +309,19 @@ class Recommender(Directory):
     ) -> Iterator[list[Recommendation]]:
         """The lists of N people, at most ``k`` items each; arguments as in ``play_on``."""
         lengths = mask.sum(1).clamp_max(k).tolist()
-        items, chances = play_on(self.agent, visits, mask, max(lengths), listed, generator)
-        for length, rows, probabilities in zip(lengths, items.tolist(), chances.tolist(), strict=True):
+        made = play_on(self.agent, visits, mask, max(lengths), listed, generator)
+        rewards = torch.full_like(made.chances, torch.nan) if made.expected is None else made.expected
+        for length, *of_places in zip(
+            lengths, made.items.tolist(), made.chances.tolist(), rewards.tolist(), strict=True
+        ):
             yield [
-                Recommendation(self.catalogue.id_of(row), self.catalogue.title(row), p)
-                for row, p in zip(rows[:length], probabilities[:length], strict=True)
+                Recommendation(
+                    self.catalogue.id_of(row),
+                    self.catalogue.title(row),
+                    p,
+                    None if reward != reward else reward,
+                )
+                for row, p, reward in zip(*(values[:length] for values in of_places), strict=True)
             ]
 
     @property

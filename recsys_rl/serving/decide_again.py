@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
+from torch import Tensor
 
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.serving.context import named, row_of
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw, request_in
-from recsys_rl.serving.messages import DecisionReport, KnownEvent, Place, Recommendation, Seen
+from recsys_rl.serving.messages import Alternative, DecisionReport, KnownEvent, Recommendation, Seen
 from recsys_rl.serving.record.record_schema import LEAVE, Decision, Event, SessionRows
 from recsys_rl.serving.session_state import SessionState
 from recsys_rl.serving.versions import Version
@@ -136,7 +138,7 @@ def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionR
 
 def _again(
     version: Version, session: SessionState, decision: Decision
-) -> tuple[Seen, list[Place], bool | None]:
+) -> tuple[Seen, list[Alternative], bool | None]:
     """What the policy saw, the likeliest items, and whether the draw, if there was one, gives the same."""
     request = _request_at(version, session, decision)
     if decision.application:  # the alternatives are the policy's
@@ -183,16 +185,20 @@ def _seen(version: Version, result: DrawResult) -> Seen:
     return Seen(context, history, titles, signals, excluded)
 
 
-def _likeliest(version: Version, result: DrawResult) -> list[Place]:
+def _likeliest(version: Version, result: DrawResult) -> list[Alternative]:
     if not result.rounds:
         return []
-    choice = result.rounds[0].choice
+    obs, choice = result.rounds[0].obs, result.rounds[0].choice
     chances = choice.scores.double().softmax(0)
     top = chances.topk(min(TOP, len(chances)))
     items = top.indices if choice.candidates is None else choice.candidates[top.indices]
+    rewards: Tensor | None = None
+    if isinstance(version.agent, NetworkPolicy) and not choice.fault:
+        rewards = version.agent.expected_rewards(obs.among(items.unsqueeze(0)))  # (1, TOP)
+    expected = [None] * len(items) if rewards is None else rewards[0].tolist()
     return [
-        Place(version.item_ids[item], version.checkpoint.catalogue.title(item), chance)
-        for item, chance in zip(items.tolist(), top.values.tolist(), strict=True)
+        Alternative(version.item_ids[item], version.checkpoint.catalogue.title(item), chance, reward)
+        for item, chance, reward in zip(items.tolist(), top.values.tolist(), expected, strict=True)
         if item >= 0 and chance > 0
     ]
 

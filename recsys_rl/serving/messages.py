@@ -93,6 +93,11 @@ class Place(Struct, frozen=True):
     """Probability of this item in this place, given the places before it; null: an application gave none."""
 
 
+class Alternative(Place, frozen=True):
+    expected: float | None
+    """The reward that the policy's network expects of this item now; null: it expects none."""
+
+
 class Policy(Struct, frozen=True):
     name: str
     version: int
@@ -328,8 +333,8 @@ class DecisionReport(Struct, frozen=True):
     context: dict[str, PieceValue]
     """The pieces of the context, as the request gave them."""
     seen: Seen
-    alternatives: list[Place]
-    """The ten likeliest items of the first place, with their probability."""
+    alternatives: list[Alternative]
+    """The ten likeliest items of the first place, with their probability and expected reward."""
     replayed: bool | None
     """True if the same draw gives the same items again; null: an application chose, and nothing was drawn."""
     events: list[KnownEvent]

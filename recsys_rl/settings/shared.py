@@ -246,6 +246,11 @@ class LoggedConfig(AgentConfig):
         return self.batch_size * self.gradient_steps
 
     @property
+    def held_back(self) -> float:
+        """Share of the training users whose decisions are not learned from: they tell when to stop."""
+        return 0.0
+
+    @property
     def needs(self) -> tuple[Need, ...]:
         """The needs that come from these settings, beside those of the algorithm itself."""
         return ()

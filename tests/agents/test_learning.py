@@ -19,7 +19,8 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.rivals.baselines import simple_baselines
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model
-from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.shapes import Shapes
 from recsys_rl.protocols import Policy
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import ModelConfig

@@ -21,7 +21,7 @@ BESIDE = (
     "models/fast/",  # the same as the lines and layers of the walk, in fewer passes
     "models/optimizer.py",  # before the gradient it only forgets the last one
 )
-MOST = 11
+MOST = 14
 MOST_BEFORE_A_TENSOR = 20, 1_000
 """Files with a function that runs before the first tensor of the world, and the lines of these functions."""
 

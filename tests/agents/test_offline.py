@@ -23,7 +23,7 @@ from tests.small_runs import CPU, settings, world
 from tests.tiny_sessions import GAMMA, LOGGING, STEPS
 
 HERE = Obs(torch.ones(1, 1))
-LOG_ONLY = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
+LOG_ONLY = ("bc", "cql", "bcq", "iql", "reinforce", "dt", "direct")
 MU, PAYS = (0.6, 0.3, 0.1), (1.0, 2.0, 3.0)
 THREE = [0] * 6 + [1] * 3 + [2]  # the arms of a log that shows them with probabilities MU
 
@@ -337,7 +337,7 @@ def test_an_update_over_masks_candidates_and_ends_is_finite(algo: str) -> None:
     for _ in range(3):
         found = agent.update(batch)
         assert all(x == x and abs(x) < 1e6 for x in found.values()), found
-    if algo != "bc":
+    if algo not in ("bc", "direct"):
         assert found["return_start"] == 1.5 and "value_start" in found  # of rows 0 and 3
     if algo in ("cql", "bcq", "iql"):
         assert bool((agent.targets(batch) <= 4).all()) and float(agent.targets(batch)[4]) == 4
@@ -427,6 +427,8 @@ def test_sums_over_candidates_estimate_those_over_all_items(algo: str) -> None:
     items, rng = torch.tensor([[1], [5], [9], [1], [5], [9]]), torch.Generator().manual_seed(0)
     assert obs.exclude is not None
     network = agent.model
+    if algo == "bcq":
+        network.threshold = 0.0  # which items are likely depends on the best of the candidates
     every = torch.tensor([[i for i in range(20) if i not in (3, 7)]] * 6)
     with torch.no_grad():
         whole = network(obs.among(every))[0].logits.squeeze(1).logsumexp(1)
@@ -464,3 +466,35 @@ def test_update_over_candidates_is_finite_and_moves_the_shown_item(algo: str) ->
         assert all(x == x for x in agent.update(batch).values())
     after = agent.item_probabilities(obs.among(items.T.expand(6, -1)[:, :3]), 20).gather(1, items)
     assert not torch.allclose(before, after) and agent.act(obs, greedy=True).items.shape == (6, 1)
+
+
+@pytest.mark.parametrize("algo", LOG_ONLY)
+def test_heads_expect_the_rewards_of_the_log(algo: str) -> None:
+    """Items 1, 5 and 9 earned 0, 1 and 2, whatever the state: so the head expects them in that order."""
+    agent, obs = satiation_agent(algo)
+    again = torch.arange(6).repeat(400)
+    items = torch.tensor([[1], [5], [9]]).repeat(800, 1)
+    rewards = torch.tensor([0.0, 1.0, 2.0]).repeat(800)
+    no = torch.zeros(2400, dtype=torch.bool)
+    batch = Transitions(
+        obs=obs.rows(again),
+        items=items,
+        logprobs=torch.full((2400,), -3.0).double(),
+        rewards=rewards,
+        next_obs=obs.rows(again),
+        terminated=~no,
+        truncated=no,
+        returns_to_go=rewards,
+        steps=torch.zeros(2400, dtype=torch.int64),
+        possible=torch.tensor([[0.0, 2.0]]).expand(2400, 2),
+    )
+    for _ in range(10):
+        agent.update(batch)
+    if algo == "dt":  # whatever return is asked for
+        obs = dataclasses.replace(obs, context=torch.cat([obs.context, torch.ones(6, 1)], 1))
+    model, expected = agent.model, agent.model.head.expected
+    with torch.no_grad():
+        query = model._evaluate(model.summarised(obs))[2]
+        beta = expected.of(query, model.items, torch.tensor([[1, 5, 9]] * 6))
+    found = expected.in_units_of_reward(beta)
+    assert torch.allclose(found, torch.tensor([0.0, 1.0, 2.0]).expand(6, 3), atol=0.35)

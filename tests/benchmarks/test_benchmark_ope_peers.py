@@ -53,6 +53,16 @@ of_slates = {
     name: (slates[f"evaluation_policy_{kind}"] / slates[kind] * slates["reward"]).sum() / number
     for name, kind in kinds.items()
 }
+above, total = 1.0, 0.0
+shape = number, len(slates["reward"]) // number
+q, chances = (slates[name].reshape(*shape, -1) for name in ("q", "chances"))
+weights = (slates["evaluation_policy_pscore_cascade"] / slates["pscore_cascade"]).reshape(shape)
+items, rewards = (slates[name].reshape(shape) for name in ("action", "reward"))
+for k in range(shape[1]):
+    here = q[np.arange(number), k, items[:, k]]
+    total = total + weights[:, k] * (rewards[:, k] - here) + above * (chances[:, k] * q[:, k]).sum(1)
+    above = weights[:, k]
+of_slates["cascade-dr"] = total.mean()
 made = {"values": values, "widths": {"ips": 0.1}, "chosen": chosen, "refused": "no"}
 logs = {"made": made, "slates": {"values": of_slates}}
 print("a line of its own\\n" + json.dumps({"peer": "stand-in 1", "numpy": "2", "logs": logs}, default=float))
@@ -93,6 +103,7 @@ def test_estimators_equal_their_equations_on_the_arrays_that_the_peer_gets(
         "sips",
         "iips",
         "rips",
+        "cascade-dr",
     ]
     assert all(row["difference"] < ope_peers.SAME for row in both)
     commands = {row["estimator"]: row["command"] for row in both if "command" in row}
@@ -109,6 +120,8 @@ def test_made_slates_have_probabilities() -> None:
         weigh = ESTIMATORS[kind].weights
         assert weigh is not None
         assert weigh(log.evidence()).mean().item() == pytest.approx(1, abs=0.05)
+    assert torch.allclose(log.chances.sum(2), torch.ones(20_000, 3, dtype=torch.float64))
+    assert torch.allclose(log.chances.gather(2, log.items.unsqueeze(2)).squeeze(2), log.policy[:, 0])
 
 
 def test_a_python_without_the_peer_is_refused(tmp_path: Path) -> None:

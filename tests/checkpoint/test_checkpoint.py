@@ -29,6 +29,7 @@ from recsys_rl.settings.config import Config
 from recsys_rl.training.train import train
 from recsys_rl.types import Catalogue, Interface, Population, UserError, World, empty_world, genres_and_year
 from tests import small_runs
+from tests.doors import SATIATION, steps, train_in
 
 Facts = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
@@ -662,6 +663,19 @@ def test_broken_file_of_format_3(path: Path, change: Callable[[Facts, Tensors], 
 def test_tensor_wins_over_a_text_of_its_name(path: Path) -> None:
     forge(path, lambda facts, _: facts["catalogue"].update(quality=[1, 2, 3]))
     assert_equal(make_checkpoint(), load(path))
+
+
+def test_head_that_expects_no_rewards(tmp_path: Path) -> None:
+    """As of a version whose two towers stood alone."""
+    path = train_in(tmp_path / "run", *SATIATION, *steps(1))
+    assert load(path).config.model_config.head == "two-tower"
+
+    def forget(_: Facts, tensors: Tensors) -> None:
+        for name in [name for name in tensors if "expected" in name or "curves" in name]:
+            del tensors[name]
+
+    forge(path, forget)
+    assert "expected no rewards" in refusal(path)
 
 
 def test_encoder_that_expects_no_signals(tmp_path: Path) -> None:

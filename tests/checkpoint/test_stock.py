@@ -55,7 +55,7 @@ def scores(checkpoint: Checkpoint) -> Tensor:
         return torch.as_tensor(recommender.agent.scores(obs))
 
 
-@pytest.mark.parametrize("algo", ["reinforce", "cql"])
+@pytest.mark.parametrize("algo", ["reinforce", "cql", "direct"])
 @pytest.mark.parametrize(("known", "several"), [(True, False), (True, True), (False, False), (False, True)])
 def test_over_its_own_items_in_any_order_a_policy_has_the_same_logits(
     tmp_path: Path, algo: str, known: bool, several: bool
@@ -92,8 +92,9 @@ def test_a_new_text_is_other_and_a_missing_number_the_mean() -> None:
     assert [item.features for item in items_of(made)] == [*rows, *new]
 
 
-def test_a_dense_head_shows_no_item_that_it_does_not_know(tmp_path: Path) -> None:
-    checkpoint = trained(tmp_path, "reinforce", known=False, several=False)
+@pytest.mark.parametrize("algo", ["reinforce", "direct"])
+def test_a_dense_head_shows_no_item_that_it_does_not_know(tmp_path: Path, algo: str) -> None:
+    checkpoint = trained(tmp_path, algo, known=False, several=False)
     own = items_of(checkpoint.catalogue)
     stock = [NEW, own[4], own[2]._replace(live=False), own[0]]
     serving, learning = over(checkpoint, stock), over(checkpoint, stock, learns=True)

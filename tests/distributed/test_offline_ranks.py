@@ -11,7 +11,7 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
 from recsys_rl.logs.experience import logged
-from recsys_rl.logs.experience.dealt import dealt
+from recsys_rl.logs.experience.dealt import Decisions, dealt
 from recsys_rl.logs.experience.logged import Logged, make_logged
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.record import RecordConfig, record
@@ -84,8 +84,8 @@ def test_sessions_are_dealt_to_the_process_that_holds_the_fewest() -> None:
     log = log_of(5, 1)
     log = log.rows(torch.arange(5).repeat_interleave(torch.tensor([5, 1, 1, 1, 4])))
     log.items[5] = -1
-    parts = [(log.rows(log.sessions < 3), torch.zeros(7)), (log.rows(log.sessions >= 3), torch.zeros(5))]
-    given = [torch.cat([part.sessions.unique() for part, _ in dealt(parts, rank, 2)]) for rank in range(2)]
+    parts = [Decisions(log.rows(rows), rows[rows].float()) for rows in (log.sessions < 3, log.sessions >= 3)]
+    given = [torch.cat([part.log.sessions.unique() for part in dealt(parts, rank, 2)]) for rank in range(2)]
     assert [sessions.tolist() for sessions in given] == [[0], [1, 2, 3, 4]]
 
 

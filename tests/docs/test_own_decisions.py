@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
+from recsys_rl.logs.ope import check_judge
 from recsys_rl.logs.users import fit as user_fit
 from recsys_rl.recommender import load
 from tests.docs.test_docs import ROOT, blocks, commands
@@ -41,25 +42,26 @@ def test_the_example_writes_what_its_propensities_say(tmp_path: Path) -> None:
     assert frame["context.age"].is_between(16, 80).all() and set(frame["clicked"]) == {0, 1}
 
 
-def test_five_commands_from_a_log_to_a_served_policy(
+def test_six_commands_from_a_log_to_a_served_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
+    monkeypatch.setattr(check_judge, "SPLITS", 8)
     draw, example = np.random.default_rng(0), load_example("own_decisions")
     example.write("clicks.csv", 6_000, draw)
     example.write("newer.csv", 5_000, draw)
     told = readme_commands()
-    assert [words[0] for words in told] == ["data", "train", "ope", "recommend", "serve"]
+    assert [words[0] for words in told] == ["data", "train", "ope", "ope", "recommend", "serve"]
     said = {}
     for words in told[:-1]:
         assert main([*words, *FEWER.get(words[0], [])]) == 0
-        said[words[0]] = capsys.readouterr().out
+        said["check" if "--check" in words else words[0]] = capsys.readouterr().out
     assert "can learn: bc, cql, bcq, iql, reinforce" in said["data"]
     table = {line.split("  ")[0]: line for line in said["train"].splitlines()}
     assert {"logged", "best item", "clone", "reinforce", "reinforce-greedy"} <= {*table}
     assert any(answer in table["reinforce"] for answer in ("better by", "can't tell"))
-    assert "reinforce  dr " in said["ope"]
+    assert "reinforce  dr " in said["ope"] and "trials, error" in said["check"]
     ranked = [line.split()[2] for line in said["recommend"].splitlines()]
     assert sorted(ranked) == sorted(example.SECTIONS)
 

@@ -33,7 +33,7 @@ HEADS = {
     "two-tower": [*DRIFT, "--head", "two-tower"],
     "scorer": [*A2C, "--head", "scorer"],
     "dense": [*DRIFT, "--head", "dense"],
-    "two-stage": [*DRIFT, "--head", "two-tower", "--candidates", "12"],
+    "two-stage": [*DRIFT, "--head", "two-tower", "--candidates", "16"],
     "dqn": DQN,
 }
 

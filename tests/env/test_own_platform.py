@@ -84,7 +84,7 @@ def test_own_platform_trains_and_is_evaluated_by_whole_commands(
     assert main(["evaluate", *ENV, "--json", "t.json", "--report", "r.html"]) == 0
     assert capsys.readouterr().out.startswith("my_tutor:PLATFORM, ppo after 96 steps; synthetic\n")
     rows = [row["policy"] for row in json.loads((here / "t.json").read_text())["rows"]]
-    assert rows[:4] == ["ppo", "ppo-greedy", "untrained", "random"] and rows[-1] == "myopic"
+    assert rows[:5] == ["ppo", "ppo-greedy", "untrained", "expected", "random"] and rows[-1] == "myopic"
     assert "my_tutor:PLATFORM" in (here / "r.html").read_text()
 
 

@@ -371,8 +371,8 @@ def test_pairs_in_training_log_and_judgement(tmp_path: Path, run: str, places: i
     said = tmp_path / "said.json"
     assert main(["ope", "--log", str(log), "--checkpoint", str(checkpoint), "--json", str(said)]) == 0
     rows = {row["estimator"]: row for row in json.loads(said.read_text())["rows"]}
-    # The policy that made the log has weights of 1.
-    assert rows["pdis"]["largest_weight"] == pytest.approx(1, abs=1e-6) == rows["pdis"]["mean_weight"]
+    # The policy that made the log has weights of 1; logits of other batches differ by rounding.
+    assert rows["pdis"]["largest_weight"] == pytest.approx(1, abs=1e-5) == rows["pdis"]["mean_weight"]
     assert rows["pdis"]["unsupported"] == 0
 
 

@@ -118,7 +118,7 @@ def rows(*words: str) -> dict[str, dict[str, Any]]:
 def test_policy_class_gets_the_catalogue(env: str, trained: dict[str, str], folder: Path) -> None:
     """The policy shows the items of `popularity`, so both rows are equal."""
     found = rows(trained[env], "--policy", "my_policies:Popular")
-    assert list(found)[2:5] == ["untrained", "my_policies:Popular", "random"]
+    assert list(found)[2:6] == ["untrained", "expected", "my_policies:Popular", "random"]
     assert found["my_policies:Popular"] | {"policy": ""} == found["popularity"] | {"policy": ""}
     table = json.loads(Path("t.json").read_text())
     assert table["yardstick"] != "my_policies:Popular"

@@ -75,7 +75,8 @@ def test_learners_learn_kinds_and_items(algo: str, candidates: int) -> None:
         assert_close(again, rollout.logprobs.flatten(), rtol=1e-4, atol=1e-4)
     metrics = agent.update(rollout)
     assert all(math.isfinite(x) for x in metrics.values())
-    assert bool((head.query.bias.detach() != before)[-3:].all())
+    of_kinds = slice(-3 - head.curves.num_gates, -head.curves.num_gates)
+    assert bool((head.query.bias.detach() != before)[of_kinds].all())
     with torch.no_grad():
         distribution, _ = agent.model(agent.propose(obs))
     assert isinstance(distribution, Gated)
@@ -128,7 +129,7 @@ def test_new_items_of_another_kind_are_refused() -> None:
 def test_slates_and_values_are_refused() -> None:
     with pytest.raises(UserError):
         begin(config(env="long-video"))
-    for algo in ("dqn", "cql", "bcq", "iql", "dt"):
+    for algo in ("dqn", "cql", "bcq", "iql", "dt", "direct"):
         with pytest.raises(UserError):
             config(algo)
 

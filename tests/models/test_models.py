@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from recsys_rl.functional.plackett_luce import PlackettLuce
-from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.fast import dense
 from recsys_rl.models.fast.item_scores import by_torch, item_scores
-from recsys_rl.models.heads import TOWER_SIZE, DenseHead, TwoTowerHead
+from recsys_rl.models.heads import DenseHead, TwoTowerHead
 from recsys_rl.models.item_columns import item_features
 from recsys_rl.models.next_signals import Entries
+from recsys_rl.models.shapes import Shapes
+from recsys_rl.models.towers import TOWER_SIZE, TwoTowers
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 from tests.tiny_world import tiny_catalogue
@@ -42,10 +44,10 @@ def session_model(seed: int = 0, **config: Any) -> ActorCritic:
     return ActorCritic(shapes, ModelConfig(hidden_dims=(16, 8), **config), rng(seed))
 
 
-def stir(model: torch.nn.Module) -> None:
+def stir(model: torch.nn.Module, by: float = 0.5) -> None:
     """Change every parameter from its first value (zero biases, small gains)."""
     for parameter in model.parameters():
-        parameter.data += 0.5 * torch.randn(parameter.shape, generator=rng(9))
+        parameter.data += by * torch.randn(parameter.shape, generator=rng(9))
 
 
 def test_item_features_by_hand() -> None:
@@ -88,6 +90,10 @@ def test_parameters_have_gradients(encoder: Any, head: Any) -> None:
     policy, value = model(obs)
     weights = torch.randn(policy.logits.shape, generator=rng(3))
     loss = (weights * policy.logits.log_softmax(-1)).sum() + value.square().sum()
+    if isinstance(model.head, TwoTowerHead):
+        with torch.no_grad():  # else the logistic function of the expected reward is flat
+            model.head.expected.towers.log_temperature.fill_(-5)
+        loss = loss + model.reward_loss(obs, HISTORY[:, -1:].clamp_min(0), torch.arange(N).float())
     if model.next_signals is not None:
         entries = Entries(HISTORY[:, -1].clamp_min(0), torch.ones(N, 1), torch.ones(N) > 0)
         loss = loss + model.signal_loss(obs, entries)
@@ -137,7 +143,7 @@ def test_two_tower_scores_another_catalogue() -> None:
 
 def test_two_tower_by_hand() -> None:
     """With votes only, a logit is temperature 5 times RATE * votes * (sum of blocks) . item."""
-    head = TwoTowerHead(2, 2, 2, rng())
+    head = TwoTowers(2, 2, 2, rng())
     head.tower.weight.data.zero_()
     head.votes.data = torch.tensor([[0.2, 0.2], [-0.2, 0.0]])
     blocks = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
@@ -187,7 +193,7 @@ def test_item_scores_equal_those_by_torch() -> None:
 
 def test_two_tower_votes_of_shorter_blocks_by_hand() -> None:
     """Two blocks of one and of two features: the missing feature counts as 0."""
-    head = TwoTowerHead(2, 2, 2, rng())
+    head = TwoTowers(2, 2, 2, rng())
     head.votes.data = torch.tensor([[0.2, 9.0], [-0.2, 0.4]])
     user = head.user(torch.zeros(1, 2 + TOWER_SIZE), [torch.tensor([[[3.0]]]), torch.tensor([[[1.0, 2.0]]])])
     # RATE 5: 5 * (0.2 * 3 - 0.2 * 1) = 2 and 5 * 0.4 * 2 = 4
@@ -197,7 +203,7 @@ def test_two_tower_votes_of_shorter_blocks_by_hand() -> None:
 
 def test_votes_that_do_not_fit() -> None:
     """The blocks must have as many inputs together as there are votes."""
-    head, query = TwoTowerHead(2, 3, 2, rng()), torch.zeros(4, 2 + TOWER_SIZE)
+    head, query = TwoTowers(2, 3, 2, rng()), torch.zeros(4, 2 + TOWER_SIZE)
     for blocks in ([torch.ones(4, 2, 2)], [torch.ones(4, 3, 4)]):
         with pytest.raises(RuntimeError):
             head.user(query, blocks)
@@ -252,7 +258,7 @@ def test_slates_of_one_catalogue(head: Any, num_signals: int) -> None:
     features = item_features(tiny_catalogue())
     shapes = Shapes(4, (NUM_ITEMS,), features, L, num_signals, slate_size=2)
     model = ActorCritic(shapes, ModelConfig(head=head, hidden_dims=(16, 8), activation="tanh"), rng())
-    stir(model)
+    stir(model, 0.1)
     mask = torch.ones(N, NUM_ITEMS, dtype=torch.bool)
     mask[0, 1] = False
     obs = Obs(session_obs().context, HISTORY, torch.rand(N, L, num_signals, generator=rng()), mask=mask)
@@ -261,7 +267,8 @@ def test_slates_of_one_catalogue(head: Any, num_signals: int) -> None:
     index, _ = policy.draw(rng())
     assert index.shape == (N, 2) and 1 not in index[0] and bool((index[:, 0] != index[:, 1]).all())
     logprob, entropy = policy.evaluate(index)
-    (logprob.sum() + entropy.sum() + value.sum()).backward()
+    of_rewards = model.reward_loss(obs, index, torch.arange(N).float())
+    (logprob.sum() + entropy.sum() + value.sum() + of_rewards).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
@@ -320,7 +327,11 @@ def test_first_weights_depend_only_on_the_generator(encoder: Any, head: Any) -> 
     assert torch.equal(torch.get_rng_state(), before), "the global generator was used"
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
-        constant = "bias" in name or "norms" in name or name in ("session.kernels", "head.log_temperature")
+        constant = (
+            "bias" in name
+            or "norms" in name
+            or name.endswith(("session.kernels", "log_temperature", "scale", "span"))
+        )
         assert torch.equal(weight, other.state_dict()[name]) == constant, name
 
 

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from recsys_rl.evaluation.rivals.best_slate import BestSlate
 from recsys_rl.evaluation.rivals.rankers import Rule, RuleWeights
 from recsys_rl.experience.rollout import collect
-from recsys_rl.models.heads import LOGIT_SCALE, RATE
 from recsys_rl.models.scorer import ScorerHead
+from recsys_rl.models.towers import LOGIT_SCALE, RATE
 from tests.small_runs import begin, settings
 
 

@@ -366,7 +366,7 @@ def sliding(encoder: str, algo: str, window: int = 4, patience: float = 1.5) -> 
         patch.setattr(ShortVideo, "history_length", window)
         env, agent = begin(config)
     for parameter in agent.model.parameters():
-        parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
     return env, agent
 
 

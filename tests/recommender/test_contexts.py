@@ -67,7 +67,7 @@ def test_a_file_of_contexts_gives_each_row_the_recommendation_of_its_context(
     assert main([*command, "visitors.csv", "--out", "lists.csv"]) == 0
     assert "10 texts that the log never had" in capsys.readouterr().err
     lists = pl.read_csv("lists.csv")
-    assert lists.columns == ["row", "place", "item", "title", "probability"]
+    assert lists.columns == ["row", "place", "item", "title", "probability", "expected"]
     assert lists["row"].to_list() == [*range(1, 21)]
     for n, row in enumerate(lists.rows(named=True)):
         context = {"age": rows[n][0], "device": rows[n][1], "v": [n / 10, 0.5]}

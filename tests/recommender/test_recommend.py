@@ -246,10 +246,23 @@ def test_command_prints_a_list(
         assert line.split() == [
             str(place),
             f"{row.probability:.2%}",
+            "expected",
+            f"{row.expected:.3g}",
             *row.title.split(),
             "(id",
             f"{row.item})",
         ]
+
+
+def test_a_place_has_the_reward_that_the_network_expects_of_it(recommender: Recommender) -> None:
+    """The first place as the network alone gives it; each later place, after the ones before it."""
+    found = recommender.recommend(user=3, k=3)
+    rows = [recommender.item(place.item) for place in found]
+    visit = recommender.visit(recommender.profiles_of([3]), users=[3])
+    for place, row in zip(found, rows, strict=True):
+        every = recommender.agent.expected_rewards(visit.observe())
+        assert place.expected == pytest.approx(every[0, row].item())
+        visit = visit.consume(torch.tensor([[row]]))
 
 
 def test_smallest_probabilities_are_no_zeros(
@@ -316,7 +329,7 @@ def test_command_writes_lists_of_many_users(here: Path, recommender: Recommender
     assert main(["recommend", "--users", "some.txt", "--out", "some.parquet", "--block", "seen.txt"]) == 0
     assert main(["recommend", "--users", "all", "--out", "all.parquet", "--k", "3"]) == 0
     some, everyone = pl.read_parquet("some.parquet"), pl.read_parquet("all.parquet")
-    assert some.columns == everyone.columns == ["user", "place", "item", "title", "probability"]
+    assert some.columns == everyone.columns == ["user", "place", "item", "title", "probability", "expected"]
     assert some["user"].to_list() == [5] * 10 + [3] * 10 and not set(best) & set(some["item"])
     assert everyone.height == 30 * 3 and everyone["user"].n_unique() == 30
     for user in (0, 29):

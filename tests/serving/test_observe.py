@@ -19,7 +19,7 @@ from benchmarks.harness.served import Connection
 from recsys_rl.cli import main
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.transitions import observe as observations
-from recsys_rl.recommender import load
+from recsys_rl.recommender import Event, load
 from recsys_rl.serving.at_rest.check import check
 from recsys_rl.serving.at_rest.export_log import export
 from recsys_rl.serving.at_rest.opened_record import Record
@@ -100,6 +100,11 @@ def test_a_policy_sees_the_same_after_its_own_decisions_and_after_those_of_an_ap
             send(client, event(told, "engagement", 0.25 * step))
         found = report(client, recommend(client, "ann"))
     assert found["seen"] == expected["seen"] and found["alternatives"] == expected["alternatives"]
+    events = [Event(int(x["items"][0]["item_id"]), {"engagement": 0.25 * at}) for at, x in enumerate(shown)]
+    (best,) = load(path).recommend(likes=[3], history=events, k=1)  # without a server
+    likeliest = expected["alternatives"][0]
+    assert likeliest["item_id"] == str(best.item)
+    assert likeliest["expected"] == pytest.approx(best.expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(

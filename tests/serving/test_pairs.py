@@ -107,8 +107,11 @@ def test_a_list_longer_than_a_slate_is_of_slates(version: Version, drawn: bool) 
     visits = Visit.begin(version.of_visits, version.checkpoint.population.profile[:5])
     everything = torch.ones(5, 300, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0) if drawn else None
-    items, chances = play_on(version.agent, visits, everything, 14, generator=generator)
+    items, chances, expected = play_on(version.agent, visits, everything, 14, generator=generator)
     assert items.shape == chances.shape == (5, 14)
+    assert expected is not None and expected.shape == (5, 14)
+    first = version.agent.expected_rewards(visits.observe(everything))
+    assert first is not None and torch.equal(expected[:, :3], first.gather(1, items[:, :3]))
     assert bool(((chances > 0) & (chances <= 1)).all())
     patterns = {tuple(pattern) for pattern in version.checkpoint.interface.patterns}
     for row in items.tolist():
@@ -175,6 +178,6 @@ class OfGates:
 def test_a_list_is_the_most_probable_slate_and_not_that_by_place(version: Version) -> None:
     """A video has 0.6 of the first place, and the product alone 0.4 of the slates."""
     visits = Visit.begin(version.of_visits, version.checkpoint.population.profile[:1])
-    items, chances = play_on(OfGates(), visits, torch.ones(1, 300, dtype=torch.bool), 2)
-    assert items.tolist() == [[2, 4]]
+    items, chances, expected = play_on(OfGates(), visits, torch.ones(1, 300, dtype=torch.bool), 2)
+    assert items.tolist() == [[2, 4]] and expected is None
     assert chances[0].tolist() == pytest.approx([0.4, 1], abs=1e-3)

@@ -416,7 +416,7 @@ DIALS: dict[str, Any] = {
     "kl_coef": 5.0,
     "quantile": 0.2,
 }
-FROM_LOGS = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
+FROM_LOGS = ("bc", "cql", "bcq", "iql", "reinforce", "dt", "direct")
 
 
 @pytest.fixture(scope="module")

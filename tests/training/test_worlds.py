@@ -34,7 +34,7 @@ QUIET = Platform(
 )
 VIDEO_SIBLING = Platform(ShortVideoConfig, users=ShortVideo)
 THIS = "tests.training.test_worlds"
-LEARNED = ("ppo", "ppo-greedy", "untrained")
+LEARNED = ("ppo", "ppo-greedy", "untrained", "expected")
 
 
 @pytest.fixture(scope="module")

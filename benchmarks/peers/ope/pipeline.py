@@ -91,6 +91,11 @@ def of_slates(log: Any) -> dict[str, Any]:
     for name, (kind, logging, policy) in SLATES.items():
         weights = {logging: log[logging], policy: log[policy]}
         values[name] = float(kind(len_list=places).estimate_policy_value(**known, **weights))
+    number = len(log["q"]) // len(log["reward"])
+    cascade = ope.SlateCascadeDoublyRobust(len_list=places, n_unique_action=number)
+    weights = {name: log[name] for name in ("pscore_cascade", "evaluation_policy_pscore_cascade")}
+    model = {"q_hat": log["q"], "evaluation_policy_action_dist": log["chances"], "action": log["action"]}
+    values["cascade-dr"] = float(cascade.estimate_policy_value(**known, **weights, **model))
     return {"values": values}
 
 

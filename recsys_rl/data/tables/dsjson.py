@@ -22,6 +22,8 @@ SUM = 1e-3
 """Largest distance from 1 of the sum of a line's probabilities."""
 MOST_FEATURES = 200
 """Features of the context that become columns: those that the most lines have."""
+LARGEST = 10**300
+"""Whole numbers beyond it are no floats."""
 LONGEST_ID = 60
 """Characters of an id that is made of an action's features."""
 _OBSERVED = ("v", "RewardValue")
@@ -69,7 +71,7 @@ class Decisions:
         self._slots = 0  # lines with features of their slots
         self._of_slots = 0  # lines that tell which action may stand at which place
         self._events: set[str] = set()
-        self._seen: dict[str, str] = {}  # ids by the texts of actions
+        self._seen: dict[str, tuple[str, dict[str, Any]]] = {}  # ids and features by the texts of actions
 
     def add(self, number: int, line: Mapping[str, Any]) -> None:
         """Add a line. Raises BrokenLineError."""
@@ -79,11 +81,12 @@ class Decisions:
         if line.get("_skipLearn") is True:
             self.left["with _skipLearn"] += 1
             return
-        event = str(line.get("EventId", ""))
+        event = _text(line.get("EventId"))
         if event and event in self._events:
             raise BrokenLineError(f"has the EventId {short(event)} of an earlier line")
         context = line["c"]
-        actions = [self._action(action) for action in context["_multi"]]
+        named = [self._named(action) for action in context["_multi"]]
+        actions = [name for name, _ in named]
         outcomes = line.get("_outcomes")
         chosen, chances, reward = (
             _single(line, actions) if outcomes is None else _places(line, outcomes, context, actions)
@@ -95,7 +98,7 @@ class Decisions:
             _Decision(
                 number,
                 event,
-                str(line.get("Timestamp", "")),
+                _text(line.get("Timestamp")),
                 1 / (1 - pdrop),
                 dict(flat({name: x for name, x in context.items() if name != "_multi"})),
                 chosen,
@@ -104,42 +107,43 @@ class Decisions:
                 list(dict.fromkeys(actions)),
             )
         )
+        for name, features in named:  # of sound lines alone
+            self._keep(name, features)
         self._events.add(event)
         parts = (line, *(outcomes or ()))
         self._has_costs |= any(of.get("_label_cost") is not None for of in parts)
         self._has_observations |= any("o" in of or "_o" in of for of in parts)
-        slots = context.get("_slots") or []
-        self._slots += any(dict(flat(slot)) for slot in slots if isinstance(slot, dict))
+        slots = context.get("_slots")
+        if isinstance(slots, list):
+            self._slots += any(dict(flat(slot)) for slot in slots if isinstance(slot, dict))
         self._of_slots += _by_slot(context["_multi"])
 
     def _observe(self, line: Mapping[str, Any]) -> None:
         """Keep the reward of a line that is no decision, for the event that it names."""
         value = next((line[name] for name in _OBSERVED if name in line), None)
-        known = isinstance(value, int | float) and math.isfinite(value) and "EventId" in line
+        event = _text(line.get("EventId"))
+        known = isinstance(value, int | float) and abs(value) < LARGEST and bool(event)
         if known:
-            event = str(line["EventId"])
             self._has_observations = True
             self._observed[event] = self._observed.get(event, 0.0) + float(value)  # type: ignore[arg-type]
         self.left["observations of an event" if known else "that are no decisions"] += 1
 
-    def _action(self, action: Any) -> str:
-        """The id of an action, whose features are kept."""
-        seen = repr(action)
-        name = self._seen.get(seen)
-        if name is None:
-            name = self._seen[seen] = self._of_new(action)
-        return name
+    def _named(self, action: Any) -> tuple[str, dict[str, Any]]:
+        """The id and the features of an action."""
+        text = repr(action)
+        if text not in self._seen:
+            if not isinstance(action, dict):
+                raise BrokenLineError("has an action that is no object")
+            features = dict(flat(action))
+            self._seen[text] = _id_of(action, features), features
+        return self._seen[text]
 
-    def _of_new(self, action: Any) -> str:
-        if not isinstance(action, dict):
-            raise BrokenLineError("has an action that is no object")
-        features = dict(flat(action))
-        name = _id_of(action, features)
+    def _keep(self, name: str, features: dict[str, Any]) -> None:
+        """Keep the features of an item, and the names of those that differ from its earlier ones."""
         known = self.items.setdefault(name, features)
-        if known != features:
+        if known is not features and known != features:
             both = known.keys() | features.keys()
             self._varying |= {x for x in both if known.get(x) != features.get(x)}
-        return name
 
     def table(self) -> tuple[dict[str, list[Any]], list[int]]:
         """The columns of the decisions, and the line of each."""
@@ -239,8 +243,8 @@ def _single(line: Mapping[str, Any], actions: list[str]) -> _Choice:
     if order is not None:
         order = [place - 1 for place in _places_of(order, "a", len(actions), 1)]
     places = {
-        "_labelIndex": line.get("_labelIndex"),
-        "_label_Action": None if "_label_Action" not in line else _whole(line, "_label_Action") - 1,
+        "_labelIndex": _whole(line, "_labelIndex", 0),
+        "_label_Action": _whole(line, "_label_Action", 1),
         "a": order[0] if order else None,
     }
     known = {name: place for name, place in places.items() if place is not None}
@@ -249,8 +253,8 @@ def _single(line: Mapping[str, Any], actions: list[str]) -> _Choice:
     if len(set(known.values())) > 1:
         raise BrokenLineError(f"names two chosen actions ({', '.join(known)})")
     (place,) = set(known.values())
-    if type(place) is not int or not 0 <= place < len(actions):
-        raise BrokenLineError(f"has no action {place + 1 if type(place) is int else short(place)}")
+    if not 0 <= place < len(actions):
+        raise BrokenLineError(f"has no action {place + 1}")
     every = None if "p" not in line else _distribution(line["p"], len(actions), "p")
     chosen = actions[place]
     if "_label_probability" in line:
@@ -309,15 +313,20 @@ def _reward(of: Mapping[str, Any], observations: str) -> float | None:
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    sound = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    if not sound:  # NaN is not smaller
         raise BrokenLineError(f"has {short(value)} for {name}, which is no finite number")
     return float(value)
 
 
-def _whole(line: Mapping[str, Any], name: str) -> int:
-    if type(line[name]) is not int:
-        raise BrokenLineError(f"has {short(line[name])} for {name}, which is no whole number")
-    return int(line[name])
+def _whole(line: Mapping[str, Any], name: str, first: int) -> int | None:
+    """The place of an action by its number, of which the lowest is ``first``; None without one."""
+    value = line.get(name)
+    if value is None:
+        return None
+    if type(value) is not int:
+        raise BrokenLineError(f"has {short(value)} for {name}, which is no whole number")
+    return value - first
 
 
 def _places_of(order: Any, name: str, number: int, first: int) -> list[int]:
@@ -367,10 +376,15 @@ def _id_of(action: Mapping[str, Any], features: Mapping[str, Any]) -> str:
     return f"{text[: LONGEST_ID - 20]} {int(number * 2**53):014x}"
 
 
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
 def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """The features of an object by their names, where objects inside it are namespaces: ``user.age``.
 
     Names that begin with _ are no features. A list of objects is one namespace; a list of texts is a text.
+    Raises BrokenLineError for a number that is too large.
     """
     for key, value in values.items():
         name = f"{before}{key}"
@@ -382,10 +396,16 @@ def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             for one in value:
                 yield from flat(one, f"{name}.")
         elif isinstance(value, list):
-            plain = [x for x in value if isinstance(x, str | int | float)]
+            plain = [_sound(name, x) for x in value if isinstance(x, str | int | float)]
             yield name, " ".join(map(str, plain)) if any(isinstance(x, str) for x in plain) else plain
         else:
-            yield name, value
+            yield name, _sound(name, value)
+
+
+def _sound(name: str, value: Any) -> Any:
+    if type(value) is int and not -LARGEST < value < LARGEST:
+        raise BrokenLineError(f"has a number of over 300 digits in {short(name)}")
+    return value
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:

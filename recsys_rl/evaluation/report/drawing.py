@@ -18,7 +18,7 @@ from typing import Any
 from recsys_rl.evaluation.table import YARDSTICKS
 from recsys_rl.records import PRIVILEGED, TRADE
 
-BASELINES = ("untrained", *YARDSTICKS)
+BASELINES = ("untrained", "expected", *YARDSTICKS)
 LONGEST_LABEL = 22  # letters of a name in a chart, so that there is room for the bars
 LETTER = 8.2
 """Width of one bold letter, in pixels: enough for the widest of the common system fonts."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from recsys_rl.evaluation.report.drawing import BASELINES, finite, number
+from recsys_rl.evaluation.report.drawing import finite, number
 from recsys_rl.evaluation.report.page import Page, Row
+from recsys_rl.evaluation.table import YARDSTICKS
 from recsys_rl.records import TRADE
 
 POLICIES = {
     "untrained": "The same network before its first update.",
+    "expected": "The items of which the network expects the highest reward now: what a feed ranks by.",
     "random": "Any allowed {item}, each with the same probability.",
     "popularity": "The items that most training users like, the most liked first; the same for everybody.",
     "one-item": "One item for everybody, with the highest mean first reward among training users.",
@@ -91,8 +93,8 @@ def unit(page: Page) -> str:
 
 def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
     """The sentence that defines the yardstick; ``policies`` are all rows of the table."""
-    names = [*BASELINES, *(name for name in policies if name.startswith(TRADE))]
-    simple = [name for name in names if name in policies and name != "untrained"]
+    names = [*YARDSTICKS, *(name for name in policies if name.startswith(TRADE))]
+    simple = [name for name in names if name in policies]
     best = f"The best of {', '.join(simple)}: {yardstick}."
     return f"{best} Training is worth its cost only if the policy beats it."
 

@@ -7,16 +7,37 @@ much as any other only if all processes hold as many, however long the files and
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from recsys_rl.errors import UserError, amount
-from recsys_rl.logs.decision_log import DecisionLog
+from recsys_rl.logs.decision_log import DecisionLog, concatenate
 
-Decisions = tuple[DecisionLog, Tensor]
-"""Rows of a log and their rewards (E,)."""
+
+@dataclass(frozen=True)
+class Decisions:
+    """E rows of a log with their rewards."""
+
+    log: DecisionLog
+    rewards: Tensor  # (E,)
+    places: Tensor | None = None  # (E, K): of each place of a slate; None if only the sum is known
+
+    def rows(self, index: Tensor) -> Decisions:
+        """Those at ``index`` (B,) int64, or where ``index`` (E,) bool is True."""
+        places = None if self.places is None else self.places[index]
+        return Decisions(self.log.rows(index), self.rewards[index], places)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Decisions]) -> Decisions:
+        """The rows of all ``parts``. If one lacks the rewards of places, none are known."""
+        places = [part.places for part in parts if part.places is not None]
+        every = torch.cat(places) if len(places) == len(parts) else None
+        return cls(
+            concatenate([part.log for part in parts]), torch.cat([part.rewards for part in parts]), every
+        )
 
 
 def dealt(parts: Iterable[Decisions], rank: int, size: int) -> Iterator[Decisions]:
@@ -27,7 +48,8 @@ def dealt(parts: Iterable[Decisions], rank: int, size: int) -> Iterator[Decision
     count as none.
     """
     held = [(0, process) for process in range(size)]  # decisions, a heap
-    for log, rewards in parts:
+    for part in parts:
+        log = part.log
         _, session, lengths = log.sessions.unique_consecutive(return_inverse=True, return_counts=True)
         drawn = (log.items >= 0).all(1).long()  # (E,)
         counts = torch.zeros_like(lengths).index_add_(0, session, drawn)  # (G,)
@@ -38,7 +60,7 @@ def dealt(parts: Iterable[Decisions], rank: int, size: int) -> Iterator[Decision
             owners.append(process)
         mine = (torch.tensor(owners) == rank)[session]  # (E,) bool
         if mine.any():
-            yield log.rows(mine), rewards[mine]
+            yield part.rows(mine)
 
 
 def check_processes(name: str, sessions: int, processes: int) -> None:

@@ -34,17 +34,17 @@ class LogFacts:
     varies: bool  # two decisions show different items
     shown: ShownItems | None  # None: some decision has no probability
     logger_rows: Tensor  # (P,) int64: decisions of each logger
+    least_of_places: float | None = None  # smallest reward of a place of a slate; None if some are unknown
 
     def best(self, share: float, parts: Iterable[Decisions]) -> Iterator[Decisions]:
         """The decisions of the ``share`` of sessions with the highest returns, at least one, with rewards."""
-        for part, rewards in parts:
+        for part in parts:
             if share < 1:
                 least = self.returns.topk(max(1, math.ceil(share * len(self.returns)))).values[-1]
-                sums, lengths = _of_sessions(part, rewards)
-                of_best = (sums >= least).repeat_interleave(lengths)  # (E,)
-                part, rewards = part.rows(of_best), rewards[of_best]
-            if part.num_rows:
-                yield part, rewards
+                sums, lengths = _of_sessions(part)
+                part = part.rows((sums >= least).repeat_interleave(lengths))
+            if part.log.num_rows:
+                yield part
 
 
 class ShownItems:
@@ -93,16 +93,18 @@ def _added(counts: Tensor, items: Tensor, number: int) -> Tensor:
 
 
 def facts_of(parts: Iterable[Decisions]) -> LogFacts:
-    """The facts of a log from its parts of whole sessions, with the rewards (E,) of each."""
-    rows, low, high, longest, varies = 0, math.inf, -math.inf, 0, False
+    """The facts of a log from its parts of whole sessions."""
+    rows, low, high, longest, varies, of_places = 0, math.inf, -math.inf, 0, False, list[float | None]()
     returns: list[Tensor] = []
     shown: ShownItems | None = ShownItems()
     loggers = torch.zeros(1, dtype=torch.int64)
     first: Tensor | None = None  # (1, K): items of the first decision
-    for log, rewards in parts:
+    for part in parts:
+        log, rewards = part.log, part.rewards
         rows += log.num_rows
         low, high = min(low, float(rewards.min())), max(high, float(rewards.max()))
-        sums, lengths = _of_sessions(log, rewards)
+        of_places.append(None if part.places is None else float(part.places.min()))
+        sums, lengths = _of_sessions(part)
         returns.append(sums)
         longest = max(longest, int(lengths.max()))
         first = log.items[:1] if first is None else first
@@ -112,7 +114,9 @@ def facts_of(parts: Iterable[Decisions]) -> LogFacts:
         if shown is not None:
             shown.add(log)
     none = torch.zeros(0, dtype=torch.float64)
-    return LogFacts(rows, (low, high), torch.cat(returns or [none]), longest, varies, shown, loggers)
+    known = [least for least in of_places if least is not None]
+    least = min(known) if known and len(known) == len(of_places) else None
+    return LogFacts(rows, (low, high), torch.cat(returns or [none]), longest, varies, shown, loggers, least)
 
 
 # mu(a | s) = sum_j share_j mu_j(a | s): the balance heuristic (Veach and Guibas 1995)
@@ -178,8 +182,8 @@ def check_slates(name: str, log: DecisionLog, catalogue: Catalogue) -> None:
         )
 
 
-def _of_sessions(log: DecisionLog, rewards: Tensor) -> tuple[Tensor, Tensor]:
+def _of_sessions(part: Decisions) -> tuple[Tensor, Tensor]:
     """The sum (G,) float64 of the rewards of each session, in order, and its number of decisions (G,)."""
-    _, session, lengths = log.sessions.unique_consecutive(return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(lengths), dtype=torch.float64).index_add_(0, session, rewards.double())
+    _, session, lengths = part.log.sessions.unique_consecutive(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(lengths), dtype=torch.float64).index_add_(0, session, part.rewards.double())
     return sums, lengths

@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, amount
 from recsys_rl.logs.checks import check_catalogue
-from recsys_rl.logs.decision_log import DecisionLog, concatenate
+from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.dealt import Decisions, check_processes, dealt
 from recsys_rl.logs.experience.log_facts import (
     LogFacts,
@@ -25,8 +25,8 @@ from recsys_rl.logs.experience.log_facts import (
 )
 from recsys_rl.logs.experience.sides import Sides
 from recsys_rl.logs.parts import with_propensities
-from recsys_rl.logs.rewards import Rewards, has_signals
-from recsys_rl.logs.source import LogSource, Place, open_log
+from recsys_rl.logs.rewards import Rewards, has_signals, place_rewards
+from recsys_rl.logs.source import LogSource, Place, heldout_strangers, open_log
 from recsys_rl.logs.transitions import TransitionTable, transition_table
 from recsys_rl.make import make_user_model
 from recsys_rl.models.policy import NetworkPolicy
@@ -35,10 +35,15 @@ from recsys_rl.protocols import Learner, Watcher
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.shared import LoggedConfig
-from recsys_rl.types import Batch, Catalogue, Interface, World, tensors_of
+from recsys_rl.types import Batch, Catalogue, Interface, Transitions, World, tensors_of
+from recsys_rl.utils.seeding import stream_seed
 
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
+MOST_HELD_BACK = 20_000
+"""Decisions that are held back at most."""
+FEWEST_USERS = 10
+"""Users of a log from which some are held back."""
 
 
 def make_from_log(
@@ -56,6 +61,8 @@ def make_from_log(
     """
     logged = make_logged(config, world, generators["shuffle"], process)
     agent = agent_for(logged.interface)
+    if logged.held_back is not None:
+        agent.validate_on(logged.held_back)
     if config.platform.tables is not None and isinstance(agent, NetworkPolicy):
         agent.keep_chance()
     return logged, agent
@@ -90,6 +97,11 @@ def make_logged(
     check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     sides.check(source.name)
     parts, whole = (parts, False) if held is None else (partial(iter, held), len(held) < 2)
+    held_back = None
+    if settings.held_back and len(sides.users[0]) >= FEWEST_USERS:
+        parted = partial(_parted, settings.held_back, config.train_config.seed, parts)
+        held_back = _first_rows(side.tables(settings, facts, False, 1.0, partial(parted, True)))
+        parts = partial(parted, False)
     logged = partial(
         Logged,
         source.name,
@@ -99,13 +111,17 @@ def make_logged(
         fingerprint=source.fingerprint(),
         sides=sides.text,
     )
-    tables = partial(side.tables, settings, facts)
+    # A likelihood with a negative weight has no maximum, so it takes the sum of a slate then.
+    least = facts.least_of_places
+    by_place = least is not None and (least >= 0 or "gains" not in needs)
+    tables = partial(side.tables, settings, facts, by_place)
     # a process of several doesn't hold the sessions of the others, so they are read again
     every = partial(tables, 1.0, parts if size == 1 else side.parts)
     all_sessions = partial(logged, every, size == 1 and whole) if share < 1 or size > 1 else None
     experience = logged(partial(tables, share, parts), whole, unfiltered=all_sessions)
     others = f"each of {size} processes has other sessions of the log" if size > 1 else ""
     experience.note = "\n".join(filter(None, [side.note, others]))
+    experience.held_back = held_back
     experience.last_time = sides.last if source.has_times else None
     return experience
 
@@ -130,26 +146,42 @@ class _TrainingSide:
             part = log.rows(~heldout)
             if part.num_rows:
                 check_slates(self.source.name, part, self.catalogue)
-                yield part, self.rewards_of(part.feedback)
+                yield Decisions(part, self.rewards_of(part.feedback), self._places(part))
+
+    def _places(self, part: DecisionLog) -> Tensor | None:
+        """(E, K): the rewards of places, where each place has its own probability; None elsewhere.
+
+        Places with patterns of kinds are one decision: a pattern is chosen as a whole.
+        """
+        if part.place_logprobs is None or part.header.interface.patterns or not part.has_propensities:
+            return None
+        return place_rewards(self.rewards_of, part.feedback)
 
     def of_process(self, facts: LogFacts, share: float, rank: int, size: int) -> Iterator[Decisions]:
         """Those of one process of several, of the best sessions, joined up to ``rows`` rows."""
         waiting: list[Decisions] = []
         for part in dealt(facts.best(share, self.parts()), rank, size):
-            if sum(log.num_rows for log, _ in (*waiting, part)) > self.rows:
+            if sum(some.log.num_rows for some in (*waiting, part)) > self.rows:
                 yield from _together(waiting)
                 waiting = []
             waiting.append(part)
         yield from _together(waiting)
 
     def tables(
-        self, config: LoggedConfig, facts: LogFacts, share: float, parts: Callable[[], Iterable[Decisions]]
+        self,
+        config: LoggedConfig,
+        facts: LogFacts,
+        by_place: bool,
+        share: float,
+        parts: Callable[[], Iterable[Decisions]],
     ) -> Iterator[TransitionTable]:
-        """The tables of the best sessions of ``parts``."""
+        """The tables of the best sessions of ``parts``; ``by_place``: with the rewards of places."""
         endless = bool(getattr(config, "bootstrap_time_limit", 0))
-        for part, rewards in facts.best(share, parts()):
-            part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
-            yield transition_table(part, self.catalogue, rewards, config.discount, facts.span, endless)
+        for part in facts.best(share, parts()):
+            log = replace(part.log, logprobs=behaviour_logprobs(part.log, facts.logger_rows))
+            places = part.places if by_place else None
+            settings = config.discount, facts.span, endless, places
+            yield transition_table(log, self.catalogue, part.rewards, *settings)
 
 
 def _opened(config: Config, world: World, processes: int) -> _TrainingSide:
@@ -178,15 +210,32 @@ def _opened(config: Config, world: World, processes: int) -> _TrainingSide:
     return _TrainingSide(source, decisions, rewards_of, world.catalogue, rows, note)
 
 
+def _parted(
+    share: float, seed: int, parts: Callable[[], Iterable[Decisions]], held_back: bool
+) -> Iterator[Decisions]:
+    """The decisions for the ``share`` of users that is held back from training, or those for the others."""
+    for part in parts():
+        back = heldout_strangers(part.log.users, share, stream_seed(seed, "held back"))
+        rows = back if held_back else ~back
+        if rows.any():
+            yield part.rows(rows)
+
+
+def _first_rows(tables: Iterator[TransitionTable]) -> Transitions | None:
+    """The first MOST_HELD_BACK decisions; None without any."""
+    table = next(tables, None)
+    if table is None:
+        return None
+    rows = (table.items >= 0).all(1).nonzero().squeeze(1)
+    return table.at(rows[:MOST_HELD_BACK]) if len(rows) else None
+
+
 def _together(parts: Sequence[Decisions]) -> list[Decisions]:
-    """Parts of a log with their rewards (E,), those of the same columns as one: a batch is drawn from all."""
+    """Parts of a log, those of the same columns as one: a batch is drawn from all."""
     kinds: dict[tuple[str, ...], list[Decisions]] = {}
-    for log, rewards in parts:
-        kinds.setdefault(tuple(tensors_of(log)), []).append((log, rewards))
-    return [
-        (concatenate([log for log, _ in some]), torch.cat([rewards for _, rewards in some]))
-        for some in kinds.values()
-    ]
+    for part in parts:
+        kinds.setdefault(tuple(tensors_of(part.log)), []).append(part)
+    return [Decisions.joined(some) for some in kinds.values()]
 
 
 class Logged:
@@ -228,6 +277,7 @@ class Logged:
         self.env: None = None
         self.watcher: Watcher | None = None
         self.note = ""  # on sessions that are left out
+        self.held_back: Transitions | None = None  # decisions that are never drawn, for a learner that asks
         self.last_time: int | None = None  # of the training side, in the log's unit, where it has times
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()

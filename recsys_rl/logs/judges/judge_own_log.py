@@ -156,9 +156,14 @@ def _decisions(logged: Logged) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Items (E, K), weight (E,) and reward (E,) of the training side of a log, a part at a time.
 
     The weight is the inverse of the propensity; 1 for slates, whose propensities are of all items together,
-    and where the log has none.
+    and where the log has none. A place with a reward of its own is a decision.
     """
     for table in [logged.table] if logged.in_one_part else logged.tables():
+        if table.place_rewards is not None and table.place_logprobs is not None:
+            inverse, rewards = (-table.place_logprobs).exp().flatten(), table.place_rewards.flatten()
+            there = table.items.flatten() >= 0
+            yield table.items.flatten()[there].unsqueeze(1), inverse[there], rewards[there]
+            continue
         inverse = (-table.logprobs).exp()
         weighted = table.items.shape[1] == 1 and not bool(inverse.isnan().any())
         yield table.items, inverse if weighted else torch.ones_like(inverse), table.rewards

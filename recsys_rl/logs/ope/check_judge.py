@@ -61,7 +61,7 @@ MOST_ERROR = 2.0
 share their rows, so that it is far from 1 on many right logs."""
 NORMAL = 1.96
 """Standard errors of an interval of 95 % over many users."""
-UNUSED = ("policy", "target", "compare", "verdict", "logger", "interval", "clip", "clusters")
+UNUSED = ("world", "policy", "target", "compare", "verdict", "logger", "interval", "clip", "clusters")
 
 
 @dataclass(frozen=True)
@@ -221,8 +221,8 @@ def _trials(options: OpeConfig, read: ReadLog, log: DecisionLog, estimator: str)
 
     part = whole = replayed(torch.arange(log.num_rows))
     user, before = log.users.unique(return_inverse=True)[1], None
-    for split in range(SPLITS):
-        announce(f"split {split + 1} of {SPLITS}")
+    announce(f"trying the judge on {SPLITS} splits of the users")
+    for _ in range(SPLITS):
         half = (torch.rand(int(user.max()) + 1, generator=streams["check"]) < 0.5)[user]  # (E,)
         several = log.logger_logprobs is not None
         for tried in _loggers(log, half) if several else _thinned(whole, half, streams["check"]):

@@ -17,6 +17,9 @@ from recsys_rl.logs.ope.result import Difference, Estimate, WorldCheck
 
 MODELS = ("world", "fqe", "dm")
 """Estimators without weights, in the order in which they stand in for the recommended one."""
+PLACES = ("cascade-dr", "rips")
+"""Of slates whose places have rewards and probabilities, in sessions of one step: the first that all policies
+have is the recommended one."""
 MOST = 1e15  # users
 
 
@@ -24,17 +27,17 @@ def stand_ins(trusted: str) -> tuple[str, ...]:
     """The estimators that stand for a policy whose weights don't allow ``trusted``, best first; no promise.
 
     Of sessions of several steps those of a model: the weights multiply and say nothing. Of one step the
-    trusted one itself (``dr``): a model of single decisions is pulled to the mean of the log.
+    trusted one itself (``dr``, or of PLACES): a model of single decisions is pulled to the mean of the log.
     """
-    return (trusted,) if trusted == "dr" else MODELS
+    return MODELS if trusted == "wdr" else (trusted,)
 
 
 def recommend(rows: Sequence[Estimate], trusted: str) -> list[Estimate]:
     """Mark one estimator, the same for each of the compared policies.
 
-    It is ``trusted`` (``wdr``; at one step ``dr``) if it is good ``enough`` for every policy. Otherwise it is
-    the first of ``stand_ins`` for sessions of several steps, which promises no coverage; at one step, and if
-    there is no row of it, none is marked.
+    It is ``trusted`` (``wdr``; at one step ``dr``, or one of PLACES) if it is good ``enough`` for every
+    policy. Otherwise it is the first of ``stand_ins`` for sessions of several steps, which promises no
+    coverage; at one step, and if there is no row of it, none is marked.
     """
     rest = [row for row in rows if row.estimator == trusted]
     good = bool(rest) and all(enough(row) for row in rest)

@@ -95,8 +95,10 @@ class OpeConfig(DecisionFile):
     cache folder)."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.log, str | PurePath) or self.log is None:  # one file
-            object.__setattr__(self, "log", () if self.log is None else (str(self.log),))
+        for name in ("log", "policy", "logger", "weights"):
+            value = getattr(self, name)
+            if isinstance(value, str | PurePath) or value is None:  # one
+                object.__setattr__(self, name, () if value is None else (str(value),))
         check_fields(self)
         if self.checkpoint is None and self.versions:  # the first one brings the items
             object.__setattr__(self, "checkpoint", self.versions[0])

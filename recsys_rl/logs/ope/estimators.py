@@ -34,6 +34,10 @@ class Slates:
     alone: Tensor | None = None  # (N, T, K) float64: pi / pi_b of each place, whatever stands above
     additive: Tensor | None = None  # (N, T) float64: the pseudo-inverse weight of the slate
     rewards: Tensor | None = None  # (N, T, K) float64: the reward of each place
+    # Of a place with the logged items above it, (N, T, K) float64 each: what it and those below it bring, of
+    # its logged item and on average over the policy's items, by a model (place_model.py).
+    q: Tensor | None = None
+    v: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,13 @@ class Evidence:
         return self.rewards + self.gamma * after - needed(self.q)
 
 
+def place_residual(of: Slates) -> Tensor:
+    """(N, T): sum_k (r_k + V_{k+1} - Q_k), with V = 0 below the last place."""
+    v = needed(of.v)
+    below = torch.cat([v[..., 1:], torch.zeros_like(v[..., :1])], 2)
+    return (needed(of.rewards) + below - needed(of.q)).sum(2)
+
+
 def discounts(gamma: float, steps: int) -> Tensor:
     """(T,) float64: g^t"""
     return torch.as_tensor(gamma, dtype=torch.float64) ** torch.arange(steps, dtype=torch.float64)
@@ -88,7 +99,7 @@ ONE_STEP, STEPS, ITEM, SLATE = "one step", "several steps", "single items", "sla
 MODEL = "q"  # a reward model, averaged over the policy's actions
 CLUSTERS = "clusters"  # the probability of each cluster of items under the policy and the logger
 GIVEN_ABOVE, ALONE, ADDITIVE = "given above", "alone", "additive"  # weights of a slate; see Slates
-PLACE_REWARDS = "place rewards"
+PLACE_REWARDS, PLACE_MODEL = "place rewards", "place model"
 WORLD = "world"  # a learned model in which the policy can be played
 INFINITE = float("inf")
 
@@ -245,6 +256,14 @@ def cascade(log: Evidence) -> Tensor:
     return over_steps(log, (_given(of.given_above).cumprod(2) * _given(of.rewards)).sum(2))
 
 
+def cascade_doubly_robust(log: Evidence) -> Tensor:
+    """``f = sum_k w_{1:k} (r_k - Q_k) + w_{1:k-1} V_k``, Q_k and V_k of the places from k on."""
+    of = _slates(log)
+    weights, v = _given(of.given_above).cumprod(2), _given(of.v)
+    above = torch.cat([torch.ones_like(weights[..., :1]), weights[..., :-1]], 2)  # w_{1:k-1}
+    return over_steps(log, (weights * (_given(of.rewards) - _given(of.q)) + above * v).sum(2))
+
+
 def independent(log: Evidence) -> Tensor:
     """``f = sum_k w_k r_k``, ``w_k`` of the place alone: the reward of a place depends on its own item."""
     of = _slates(log)
@@ -302,6 +321,8 @@ _ALL = (
       slate_weights(lambda of: _given(of.alone).mean(2))),
     E("rips", "McInerney et al. 2020, not normalised", (SLATE, GIVEN_ABOVE, PLACE_REWARDS), cascade,
       slate_weights(lambda of: _given(of.given_above).cumprod(2).mean(2))),
+    E("cascade-dr", "Kiyohara et al. 2022", (SLATE, ONE_STEP, GIVEN_ABOVE, PLACE_REWARDS, PLACE_MODEL),
+      cascade_doubly_robust, slate_weights(lambda of: _given(of.given_above).cumprod(2).mean(2))),
     E("pi", "Swaminathan et al. 2017", (SLATE, ALONE, ADDITIVE), additive,
       slate_weights(lambda of: _given(of.additive))),
     # by a learned model of the users (world.py)
@@ -317,6 +338,7 @@ def met(log: Evidence) -> set[str]:
     parts = {
         MODEL: log.q, CLUSTERS: log.clusters, WORLD: log.world, SLATE: log.slates,
         GIVEN_ABOVE: of.given_above, ALONE: of.alone, ADDITIVE: of.additive, PLACE_REWARDS: of.rewards,
+        PLACE_MODEL: of.q,
     }  # fmt: skip
     needs = {need for need, evidence in parts.items() if evidence is not None}
     return needs | {ONE_STEP if log.rewards.shape[1] == 1 else STEPS} | (set() if log.slates else {ITEM})

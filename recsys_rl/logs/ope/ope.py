@@ -15,7 +15,7 @@ from recsys_rl.data.tables.frames import with_files
 from recsys_rl.errors import one_line
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.decision_table import DecisionTable
-from recsys_rl.logs.ope.compare import compare, recommend
+from recsys_rl.logs.ope.compare import PLACES, compare, recommend
 from recsys_rl.logs.ope.config import TARGET, OpeConfig
 from recsys_rl.logs.ope.item_models import of_each_item
 from recsys_rl.logs.ope.judge import LOGGED, Judged, Settings, judge
@@ -219,7 +219,7 @@ def _result(
     logged = plain_row(LOGGED, "mean", judged.earned, judged.users)
     if read.behaviours is None or LOGGED in options.names:
         rows = [*rows, logged]
-    trusted = trusted_of(log)
+    trusted = trusted_of(log, judged.terms)
     rows = recommend(rows, trusted)
     wrong, single = about_log(log.totals), _single(read, log, judged)
     known = Estimates(
@@ -300,9 +300,16 @@ def _name(options: OpeConfig, name: str) -> str:
     return _target_name(options) if name == TARGET else name
 
 
-def trusted_of(log: ReplayedLog) -> str:
-    """The estimator that is recommended on such a log where it has enough sessions."""
-    return "wdr" if log.totals.steps > 1 else "dr"
+def trusted_of(log: ReplayedLog, terms: Mapping[str, Mapping[str, Tensor]] | None = None) -> str:
+    """The estimator that is recommended on such a log where it has enough sessions.
+
+    ``terms``: of each estimator of each policy; of slates, one of PLACES is recommended if all policies have
+    it.
+    """
+    if log.totals.steps > 1:
+        return "wdr"
+    shared = (name for name in PLACES if terms and all(name in of for of in terms.values()))
+    return next(shared, "dr")
 
 
 def _check_logistic(name: str | None, log: Totals) -> None:

@@ -5,6 +5,7 @@ Memory holds the sample and one part with their observations, and of the whole l
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def join(parts: Sequence[Evidence]) -> Evidence:
     slates = [part.slates for part in parts if part.slates is not None]
     joined = None
     if len(slates) == len(parts):
-        names = ("given_above", "alone", "additive", "rewards")
+        names = [field.name for field in dataclasses.fields(Slates)]
         joined = Slates(*(_joined([getattr(slate, name) for slate in slates], steps) for name in names))
     return Evidence(
         weights=_last_kept([part.weights for part in parts], steps),

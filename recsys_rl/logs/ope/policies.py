@@ -12,12 +12,14 @@ from torch import Tensor
 
 from recsys_rl.logs.ope.clusters import ClusterLog
 from recsys_rl.logs.ope.diagnostics import unsupported_mass
-from recsys_rl.logs.ope.estimators import CLUSTERS, MODEL, WORLD, Evidence
+from recsys_rl.logs.ope.estimators import CLUSTERS, MODEL, PLACE_MODEL, WORLD, Evidence
+from recsys_rl.logs.ope.place_model import place_values, why_no_place_model
 from recsys_rl.logs.ope.replay import Probabilities, ReplayedLog, check_weights
 from recsys_rl.logs.ope.reward_model import Alternatives, Fit, StepModels, fit_q, with_q
 from recsys_rl.logs.ope.slate_choices import Choices
-from recsys_rl.logs.ope.slates import SlateLog, place_rewards
+from recsys_rl.logs.ope.slates import SlateLog
 from recsys_rl.logs.ope.world import Worlds, world
+from recsys_rl.logs.rewards import place_rewards
 from recsys_rl.logs.target import Target, check_support
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Feedback, Obs
@@ -68,7 +70,8 @@ class PolicyOnLog:
     probabilities: Probabilities | None = None
     # Its slates, of the possible ones (M, K) or drawn.
     choices: Callable[[Tensor | None], Choices] | None = None
-    policy: Behaviour | None = None  # to be played in a model of the users
+    policy: Behaviour | None = None  # to be played in a model of the users, and asked about places
+    certain: bool = False  # the same observation always gives the same items
     lacking: dict[str, str] = field(default_factory=dict)  # reasons of estimators.py's needs
 
 
@@ -103,6 +106,7 @@ def read_policy(log: ReplayedLog, of: Playable, draws: int) -> PolicyOnLog:
         probabilities,
         lambda slates: of.choices(log, slates, draws, False),
         policy,
+        of.certain,
     )
 
 
@@ -227,11 +231,10 @@ def part_of_log(shared: Shared, log: ReplayedLog, number: int = 0) -> Part:
     lacking, loggers = dict(shared.lacking), shared.loggers
     slates = clusters = None
     if log.places > 1:
-        whole_slates = log.table is not None and log.table.whole_slates
-        each = None if whole_slates else place_rewards(shared.rewards, log.log.feedback)
+        each = place_rewards(shared.rewards, log.log.feedback)
 
         def logger(possible: Tensor | None) -> Choices | None:
-            playable = None if whole_slates else loggers.policy(log, 0)
+            playable = loggers.policy(log, 0)
             draws = max(shared.draws, LOGGER_DRAWS)
             return None if playable is None else playable.choices(log, possible, draws, True)
 
@@ -254,8 +257,18 @@ def evidence_of(shared: Shared, part: Part, policy: PolicyOnLog, evidence: Evide
         if policy.choices is not None and part.slates.known:
             choices = policy.choices(part.slates.slates)
         of_slates = part.slates.evidence(policy.places, choices)
-        evidence, lacking = replace(evidence, slates=of_slates.slates), lacking | of_slates.lacking
+        slates, lacking = of_slates.slates, lacking | of_slates.lacking
         doubts |= of_slates.doubts
+        if log.totals.steps == 1 and slates.given_above is not None and slates.rewards is not None:
+            why = why_no_place_model(log) or ("" if policy.policy else "a target file holds no policy to ask")
+            if why:
+                lacking[PLACE_MODEL] = why
+            else:
+                assert policy.policy is not None and part.slates.rewards is not None
+                values = place_values(log, policy.policy, policy.certain, part.slates.rewards)
+                q, v = map(log.on_grid, values)
+                slates = replace(slates, q=q, v=v)
+        evidence = replace(evidence, slates=slates)
     if shared.worlds is not None and policy.policy is not None:
         evidence = replace(evidence, world=world(shared.worlds, policy.policy, log, part=part.number))
     if log.totals.steps == 1 and log.places == 1 and policy.probabilities is not None:

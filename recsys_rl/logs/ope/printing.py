@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from recsys_rl.errors import amount
-from recsys_rl.logs.ope.compare import about_model, enough
+from recsys_rl.logs.ope.compare import PLACES, about_model, enough
 from recsys_rl.logs.ope.diagnostics import FEW, MOST_MOVE, NO_PROMISE
 from recsys_rl.logs.ope.result import About, Estimate, OpeResult, number
 from recsys_rl.utils.terminal import say
@@ -18,7 +18,7 @@ LEGEND = (
     "equal or too few."
 )
 
-TRUSTED = {"dr", "wdr"}  # marked where their weights allow it
+TRUSTED = {"dr", "wdr"}  # marked where their weights allow it; of slates by place those of PLACES are
 
 
 def _weight(value: float) -> str:
@@ -130,7 +130,7 @@ def about_mark(rows: Sequence[Estimate]) -> str:
     )
     by_weights = [row for row in rows if row.estimator in TRUSTED]
     poor = list(dict.fromkeys(row.policy for row in by_weights if not enough(row)))
-    if marked[0].estimator in TRUSTED:
+    if marked[0].estimator in {*TRUSTED, *PLACES}:
         why = f"its weights are good for each of them ({tests})"
     elif poor:
         why = f"the weights of {by_weights[0].estimator} are not good for {' and '.join(poor)} ({tests})"

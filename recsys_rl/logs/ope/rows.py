@@ -27,7 +27,16 @@ from recsys_rl.logs.ope.diagnostics import (
     student_t,
     weigh,
 )
-from recsys_rl.logs.ope.estimators import CLUSTERS, ESTIMATORS, MODEL, Estimator, Evidence, met
+from recsys_rl.logs.ope.estimators import (
+    CLUSTERS,
+    ESTIMATORS,
+    MODEL,
+    PLACE_MODEL,
+    Estimator,
+    Evidence,
+    met,
+    place_residual,
+)
 from recsys_rl.logs.ope.result import Estimate, NotComputed
 from recsys_rl.types import UserError
 
@@ -100,7 +109,7 @@ def _row(
         clip = (clipping.by_slope if how.clip == "slope" else clipping.by_error)(estimator, log, users)
         evaluate = _with_clip(estimator, clip)
     terms, needs = evaluate(log), estimator.needs
-    residuals = (log.residual if MODEL in needs else log.rewards) @ log.discounts  # (N,)
+    residuals = _weighed(log, estimator) @ log.discounts  # (N,)
     lost = next(
         (share for need, share in knowledge.unsupported_by.items() if need in needs), knowledge.unsupported
     )
@@ -133,6 +142,14 @@ def _row(
     if clip is not None:
         row = replace(row, interval="clip", warnings=(clipping.WARNING, *row.warnings))
     return row, terms
+
+
+def _weighed(log: Evidence, estimator: Estimator) -> Tensor:
+    """(N, T): what the weights multiply."""
+    if PLACE_MODEL in estimator.needs:
+        assert log.slates is not None
+        return place_residual(log.slates)
+    return log.residual if MODEL in estimator.needs else log.rewards
 
 
 def _with_clip(estimator: Estimator, clip: float) -> Callable[[Evidence], Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,32 +12,12 @@ from torch import Tensor
 from recsys_rl.logs.ope.estimators import ADDITIVE, ALONE, GIVEN_ABOVE, PLACE_REWARDS, Slates
 from recsys_rl.logs.ope.replay import ReplayedLog
 from recsys_rl.logs.ope.slate_choices import Choices, possible_slates, showable
-from recsys_rl.types import Feedback
 
 UNIFORM_ERROR = 1e-4  # of a log-probability, up to which a logger counts as uniform
 DRAWN = (
     "The logger's probability of an item at its place is a mean over {} drawn slates: the weights of items "
     "that it rarely shows there are inexact, and the interval does not cover this error."
 )
-
-
-# r_k = r(feedback without the signals of the other places)
-def place_rewards(rewards: Callable[[Feedback], Tensor], feedback: Feedback) -> Tensor | None:
-    """The rewards (E, K) of the places of each slate; None if they don't sum to the reward of the slate.
-
-    ``rewards`` gives (E,) from the signals. It is called once for each place, with all other signals 0.
-    Rewards of events, or of two places together, belong to no place.
-    """
-    events = feedback.events
-    if events is not None:
-        events = dataclasses.replace(events, signals=torch.zeros_like(events.signals))
-    columns = []
-    for place in range(feedback.signals.shape[1]):
-        signals = torch.zeros_like(feedback.signals)
-        signals[:, place] = feedback.signals[:, place]
-        columns.append(rewards(dataclasses.replace(feedback, signals=signals, events=events)))
-    each, of_slate = torch.stack(columns, 1).double(), rewards(feedback).double()
-    return each if torch.allclose(each.sum(1), of_slate, rtol=1e-4, atol=1e-5) else None
 
 
 def uniform_choices(log: ReplayedLog) -> Tensor | None:

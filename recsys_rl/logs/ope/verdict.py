@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recsys_rl.errors import UserError, amount
 from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, EXIT_CODES, Answer
-from recsys_rl.logs.ope.compare import MODELS, by_lower_bound, difference, enough, stand_ins
+from recsys_rl.logs.ope.compare import MODELS, PLACES, by_lower_bound, difference, enough, stand_ins
 from recsys_rl.logs.ope.diagnostics import FEW, HEAVY, MOST_MOVE
 from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.lower import EARLIER, LOWER, SingleDecisions
@@ -171,6 +171,8 @@ def _wrong_weights(row: Estimate | None) -> str:
         return ""
     of = row.weights
     if not wrong_weights(row):
+        return ""
+    if row.estimator in PLACES and of.mean < 1:  # weights of places multiply: few rows have the large ones
         return ""
     too_large = "" if of.mean > 1 else f", or it lacks choices of this policy; {LIKELY}"
     return (

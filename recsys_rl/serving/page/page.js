@@ -211,7 +211,7 @@ async function explain() {
       bar.value = item.propensity;
       bar.setAttribute("aria-label", item.title);
       chance.append(bar);
-      row.append(element("td", item.title), chance);
+      row.append(element("td", item.title), chance, element("td", item.expected === null ? "" : item.expected.toPrecision(3)));
       return row;
     }),
   );

@@ -213,7 +213,7 @@ def test_commands_on_a_made_coat(
     assert "12 users of the training" in Path("runs/a/report.html").read_text()
     rows = [row["policy"] for row in json.loads(Path("table.json").read_text())["rows"]]
     simple = ["random", "popularity", "one-item", "static-list", "myopic", "informed", "planner"]
-    assert rows == ["ppo", "ppo-greedy", "untrained", *simple]
+    assert rows == ["ppo", "ppo-greedy", "untrained", "expected", *simple]
     checkpoint = load(Path("runs/a/ppo.pt"), GAME)
     assert checkpoint.interface.relative and not checkpoint.interface.profile
     assert main([*command, "--policy", "linucb"]) == 2  # it starts at the user's profile

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from recsys_rl.cli import main
 from recsys_rl.data.tables.items import read_items
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.logs.decision_table import read_table
+from recsys_rl.logs.ope.ope import ope
 from recsys_rl.logs.platform import load_log
 from tests.data.tables.test_json_lines import lines
 from tests.own_logs import clicks
@@ -237,6 +239,9 @@ BROKEN: dict[str, Callable[[int], Any]] = {
         "a": None,
     },
     "a chosen action that is a fraction": changed("_label_Action", 1.5),
+    "a huge cost": changed("_label_cost", 10**400),
+    "a huge feature": changed("c/user/age", 10**400),
+    "a chosen action that is an object": changed("_labelIndex", {"place": 0}),
     "pdrop 1": changed("pdrop", 1),
     "a pdrop that is a text": changed("pdrop", "0.5"),
     "an event twice": changed("EventId", "e0"),
@@ -257,7 +262,7 @@ def test_a_broken_line_is_named_left_out_and_counted(tmp_path: Path, kind: str) 
     assert {table.line(row) for row in range(1, 100)} == {*range(1, 101)} - {51}
 
 
-def test_forty_broken_lines_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_broken_lines_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [event(n) for n in range(1000)]
     for place, kind in enumerate(BROKEN):
         rows.insert(20 * place + 20, BROKEN[kind](2000 + place))
@@ -265,10 +270,39 @@ def test_forty_broken_lines_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
     for command in (["data", "describe", str(file)], ["ope", "--policy", "random", "--log", str(file)]):
         assert main(command) == 2
         said = capsys.readouterr().err.splitlines()[-1]
-        assert len(BROKEN) == 40 and "40 broken lines of 1,040" in said and "line 21 " in said
+        assert len(BROKEN) == 43 and "43 broken lines of 1,043" in said and "line 21 " in said
+
+
+def test_broken_lines_bring_no_items(tmp_path: Path) -> None:
+    rows = [event(n) for n in range(300)]
+    rows[7] = {**event(7), "p": [1.0]}  # broken, with another price and an item that no sound line has
+    rows[7]["c"]["_multi"][1:] = [{"_tag": "sport", "action": {"price": 7}}, {"_tag": "food"}]
+    table = opened(tmp_path, rows)
+    assert table.items is not None and table.items.names == ("item", "action.genre", "action.price")
+    assert table.items.rows(["item"])["item"].to_list() == [*GENRES]
+
+
+def test_lines_without_an_event_or_a_time(tmp_path: Path) -> None:
+    table = opened(tmp_path, [event(n, EventId=None, Timestamp=None) for n in range(4)])
+    assert len(column(table, "item")) == 4 and not {"session", "time"} & {*table.names}
 
 
 def test_a_file_without_outcomes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [changed("_label_cost", None)(n) for n in range(5)]
     assert main(["data", "describe", str(lines(tmp_path / "log.dsjson", rows))]) == 2
     assert "5 without an outcome" in capsys.readouterr().err
+
+
+def test_actions_that_differ_from_line_to_line(tmp_path: Path) -> None:
+    """Three of six actions are offered each time, and drawn uniformly: the log is the random policy's own."""
+    drawn, rows = random.Random(0), []
+    for number in range(400):
+        offered = drawn.sample(range(6), 3)
+        actions = [{"_tag": f"i{k}", "action": {"size": k}} for k in offered]
+        row = event(number, cost=-drawn.random(), _label_probability=1 / 3, p=[1 / 3] * 3)
+        rows.append({**row, "c": {"user": row["c"]["user"], "_multi": actions}})
+    result = ope(log=lines(tmp_path / "log.dsjson", rows), policy="random", world=False)
+    by_name = {row.estimator: row for row in result.rows}
+    earned = -sum(row["_label_cost"] for row in rows) / 400
+    assert by_name["ips"].value == pytest.approx(earned) == by_name["snips"].value
+    assert by_name["ips"].weights is not None and by_name["ips"].weights.ess == pytest.approx(400)

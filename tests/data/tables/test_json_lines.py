@@ -16,6 +16,9 @@ from recsys_rl.cli import main
 from recsys_rl.data.tables.read import open_table
 from recsys_rl.logs.decision_table import read_table
 from recsys_rl.logs.describe.survey import describe
+from recsys_rl.logs.platform import load_log
+from recsys_rl.make import make_world
+from recsys_rl.settings.config import Config
 from recsys_rl.types import UserError, tree_map
 from tests.own_logs import clicks, sessions
 
@@ -96,8 +99,6 @@ def test_the_row_of_a_mistake_is_its_line(tmp_path: Path) -> None:
 
 def test_sessions_of_json_lines_learn_as_those_of_csv(tmp_path: Path) -> None:
     """The shape of a log, which a checkpoint keeps, is the same."""
-    from recsys_rl.logs.platform import load_log
-
     csv = sessions(tmp_path / "log.csv")
     file = lines(tmp_path / "log.jsonl", pl.read_csv(csv).to_dicts())
     given = {"weights": ("clicked=1", "dwell=0")}
@@ -109,3 +110,16 @@ def test_a_separator_of_json_lines_is_refused(tmp_path: Path, capsys: pytest.Cap
     file = lines(tmp_path / "log.jsonl", [{"item": 1, "reward": 1}])
     assert main(["data", "describe", str(file), "--separator", ","]) == 2
     assert "--separator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "ndjson.gz"])
+def test_events_make_the_same_world(tmp_path: Path, ending: str) -> None:
+    pairs = [(user, item) for user in range(30) for item in range(20) if (user * item) % 3]
+    frame = pl.DataFrame(pairs, schema=["user", "item"], orient="row")
+    frame = frame.with_columns(timestamp=pl.int_range(pl.len()), rating=5 - pl.int_range(pl.len()) % 2)
+    frame.write_csv(tmp_path / "events.csv")
+    file = lines(tmp_path / f"events.{ending}", frame.to_dicts())
+    small: dict[str, Any] = {"env": "satiation", "embedding_dim": 8, "cache_dir": str(tmp_path / "cache")}
+    mine, theirs = (make_world(Config(data=str(path), **small)) for path in (file, tmp_path / "events.csv"))
+    torch.testing.assert_close(mine.catalogue.embedding, theirs.catalogue.embedding)
+    assert mine.population.user_ids.tolist() == theirs.population.user_ids.tolist()

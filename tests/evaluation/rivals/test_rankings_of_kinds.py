@@ -16,7 +16,9 @@ from recsys_rl.evaluation.rivals.rankers import MaximalMarginalRelevance, Rule, 
 from recsys_rl.evaluation.rivals.references import Myopic
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
-from recsys_rl.models.heads import MOST_TOGETHER, TOWER_SIZE, PatternHead, slate_layout
+from recsys_rl.models.heads import MOST_TOGETHER, PatternHead, slate_layout
+from recsys_rl.models.shapes import HeadSizes
+from recsys_rl.models.towers import TOWER_SIZE
 from tests.env.test_shop import tiny
 from tests.small_runs import settings, world
 
@@ -83,7 +85,7 @@ def test_popular_slates_by_hand() -> None:
 def test_the_gain_of_a_pair_is_bounded() -> None:
     env = shop()
     layout = slate_layout(env.catalogue, env.interface.patterns)
-    head = PatternHead(4, 0, 3, layout, torch.Generator())
+    head = PatternHead(HeadSizes(5, 4, 0, 3, 0), layout, torch.Generator())
     logits = torch.zeros(1, 1, env.catalogue.num_items)
     for value, expected in ((0.0, 0.0), (0.1, 0.4999), (1e3, MOST_TOGETHER), (-1e3, -MOST_TOGETHER)):
         with torch.no_grad():

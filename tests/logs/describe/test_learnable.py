@@ -16,7 +16,7 @@ import torch
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli import main
 from recsys_rl.logs.decision_table import read_table
-from recsys_rl.logs.describe import learnable
+from recsys_rl.logs.describe import context_survey, learnable
 from recsys_rl.logs.describe.learnable import (
     BestItem,
     DecisionFacts,
@@ -34,7 +34,7 @@ from recsys_rl.types import UserError
 from tests.logs.two_steps import two_steps
 
 Rows = dict[str, Any]
-LEARNERS = {"bc", "cql", "bcq", "iql", "reinforce", "dt"}
+LEARNERS = {"bc", "cql", "bcq", "iql", "reinforce", "dt", "direct"}
 UNWEIGHED = LEARNERS - {"reinforce", "dt"}
 
 
@@ -341,6 +341,29 @@ def test_a_context_that_ope_refuses_is_a_problem(
         read_table(tmp_path / "log.parquet")
 
 
+def test_a_number_that_the_reader_refuses_is_a_problem(tmp_path: Path) -> None:
+    """It breaks no rule of the column, but is too large to learn from: the reader's own sentence says so."""
+    pl.DataFrame(rows() | {"context.age": [0.1, 0.2, 1e31, 0.4]}).write_parquet(tmp_path / "log.parquet")
+    (only,) = describe(tmp_path / "log.parquet").problems
+    assert "1e+31" in only.text and (only.count, only.first_row) == (1, 3)
+    with pytest.raises(UserError, match=r"1e\+31 in row 3"):
+        read_table(tmp_path / "log.parquet")
+
+
+def test_a_context_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context_survey, "PART", 3)
+    ages = {"context.age": [None, None, None, 0.4], "context.device": ["a", "b", "a", "c"]}
+    log = facts(tmp_path, rows() | ages)
+    assert [(x.column, x.size, x.constant, x.gaps) for x in log.context] == [
+        ("context.age", 2, 1, 3),
+        ("context.device", 3, 0, 0),
+    ]
+    changing = ["1", "2", "3", "old"]
+    pl.DataFrame(rows() | {"context.age": changing}).write_parquet(tmp_path / "log.parquet")
+    (only,) = describe(tmp_path / "log.parquet").problems
+    assert (only.count, only.first_row) == (1, 4)
+
+
 def changed(**columns: Any) -> Rows:
     """A log of 400 decisions that lacks nothing, with other columns; None leaves one out."""
     rng = np.random.default_rng(5)
@@ -436,12 +459,12 @@ def test_command_prints_and_writes_what_can_be_learned(
         "  effective sample size: uniform policy 3 of 4 rows; best single item, 'b', 1 of the 1 that show it"
     )
     assert said[at + 4 : at + 6] == [
-        "  can learn: bc, cql, bcq, iql, reinforce",
+        "  can learn: bc, cql, bcq, iql, reinforce, direct",
         "  can't learn: dt (no session has more than one decision)",
     ]
     assert said[at + 6].startswith("  missing most: chance: these rows are worth 3 of a uniform policy")
     written = json.loads(Path("facts.json").read_text())
-    assert written["learners"] == dict.fromkeys(["bc", "cql", "bcq", "iql", "reinforce"], "") | {
+    assert written["learners"] == dict.fromkeys(["bc", "cql", "bcq", "iql", "reinforce", "direct"], "") | {
         "dt": "no session has more than one decision"
     }
     assert written["learnable"]["propensities"]["mean_inverse"] == pytest.approx(5.125 / 4)

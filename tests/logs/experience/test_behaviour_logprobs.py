@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from recsys_rl.logs.decision_log import DecisionLog
+from recsys_rl.logs.experience.dealt import Decisions
 from recsys_rl.logs.experience.log_facts import behaviour_logprobs, facts_of
 from recsys_rl.logs.experience.logged import make_logged
 from recsys_rl.make import make_world
@@ -35,7 +36,7 @@ def test_a_row_weighs_by_the_average_of_the_loggers_that_could_have_made_it(tmp_
     _, log = two_loggers(tmp_path)
     assert log.logprobs.exp().tolist() == pytest.approx([0.5, 0.2, 0.1, 0.4])  # each row's own logger
     rows = facts_of(
-        [(log.rows(torch.arange(2)), torch.ones(2)), (log.rows(torch.tensor([2, 3])), torch.ones(2))]
+        [Decisions(log.rows(rows), torch.ones(2)) for rows in (torch.arange(2), torch.tensor([2, 3]))]
     )
     names = log.header.loggers
     assert dict(zip(names, rows.logger_rows.tolist(), strict=True)) == {"old": 3, "new": 1}
@@ -59,7 +60,9 @@ def test_the_learner_gets_them(tmp_path: Path) -> None:
 
     config: Config = train_options(["--algo", "reinforce", "--log", path]).config
     logged = make_logged(config, make_world(config), torch.Generator().manual_seed(0))
-    counts = facts_of([(log, torch.ones(log.num_rows)) for log in opened(path).parts(100)]).logger_rows
+    counts = facts_of(
+        [Decisions(log, torch.ones(log.num_rows)) for log in opened(path).parts(100)]
+    ).logger_rows
     assert float(counts.sum()) == 40
     values = set(logged.table.logprobs.exp().round(decimals=3).tolist())
     shares = logged.table.num_rows

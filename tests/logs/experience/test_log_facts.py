@@ -12,6 +12,7 @@ import pytest
 from recsys_rl.cli import main
 from recsys_rl.logs.decision_table import read_table
 from recsys_rl.logs.describe.survey import describe
+from recsys_rl.logs.experience.dealt import Decisions
 from recsys_rl.logs.experience.log_facts import LogFacts, check_facts, facts_of
 from recsys_rl.types import UserError
 
@@ -23,7 +24,7 @@ def facts(path: Path, columns: dict[str, Any], parts: int = 3) -> LogFacts:
     pl.DataFrame(columns).write_parquet(path / "log.parquet")
     log = read_table(path / "log.parquet").log
     pieces = [log.rows(rows) for rows in log.sessions.argsort(stable=True).chunk(parts)]
-    return facts_of((piece, piece.signals[:, 0, 0]) for piece in pieces)
+    return facts_of(Decisions(piece, piece.signals[:, 0, 0]) for piece in pieces)
 
 
 def drawn(chances: list[float], propensity: float, **columns: Any) -> dict[str, Any]:

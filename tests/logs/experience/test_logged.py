@@ -50,7 +50,7 @@ BC = [
 ]  # 24 rows an update
 
 
-LOG_ONLY = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
+LOG_ONLY = ("bc", "cql", "bcq", "iql", "reinforce", "dt", "direct")
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_policy_of_each_learner_evaluates_and_records(
     assert main(["record", "--checkpoint", str(path), "--sessions", "5", "--out", str(own), "--quiet"]) == 0
     assert read_decisions(own).header.loggers == (algo,)
     rows = {name: value for _, _, name, value in read_log(path.parent / "log.csv")}
-    if algo != "bc":  # the value of the first state, beside the returns of the log
+    if algo not in ("bc", "direct"):  # the value of the first state, beside the returns of the log
         assert 0 < rows["return_start"] < 5 and abs(rows["value_start"]) < 5
     table = tmp_path / "table.json"
     files = [str(path), "--behaviour", str(checkpoint), "--no-planner", "--json", str(table)]
@@ -548,3 +548,22 @@ def test_bad_places_for_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert main(["train", *options, "--runs-dir", str(tmp_path / "runs")]) == 2
         assert word in capsys.readouterr().err
     assert not (tmp_path / "new").exists() and not list((tmp_path).glob("runs/*"))
+
+
+def test_a_fifth_of_the_training_users_is_held_back_from_the_direct_method(
+    logger: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The rows of a user are drawn, or held back, or held out; both of the first are users of training."""
+    checkpoint = load(logger[0])
+    common: dict[str, Any] = {"env": "satiation", "log": str(logger[1]), **sections(checkpoint.config)}
+    made = [
+        make_logged(Config(algo=algo, **common), checkpoint.world, torch.Generator().manual_seed(0))
+        for algo in ("bc", "direct")
+    ]
+    whole, direct = made
+    assert whole.held_back is None and direct.held_back is not None
+    assert direct.table.num_rows + direct.held_back.num_rows == whole.table.num_rows
+    users = direct.table.obs.context[direct.table.before][:, :4], direct.held_back.obs.context[:, :4]
+    drawn, back = ({tuple(row) for row in profiles.tolist()} for profiles in users)
+    assert back and drawn and not back & drawn
+    assert 0.05 < len(back) / len(back | drawn) < 0.4

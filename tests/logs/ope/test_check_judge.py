@@ -114,6 +114,7 @@ def test_an_error_beyond_chance_is_a_broken_log() -> None:
         (["--policy", "random"], "--policy"),
         (["--clip", "slope"], "--clip"),
         (["--verdict", "random"], "--verdict"),
+        (["--jobs", "2"], "--jobs"),
     ],
 )
 def test_options_without_effect(

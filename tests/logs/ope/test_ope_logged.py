@@ -25,12 +25,11 @@ from recsys_rl.logs.ope.rows import Knowledge, score
 from recsys_rl.logs.ope.slate_choices import Choices, choices_of, place_marginals, possible_slates
 from recsys_rl.logs.ope.slates import (
     SlateLog,
-    place_rewards,
     pseudo_inverse_weights,
     uniform_additive,
     uniform_choices,
 )
-from recsys_rl.types import Action, Events, Feedback, Interface, Obs
+from recsys_rl.types import Action, Interface, Obs
 
 F64 = torch.float64
 SLATES = torch.tensor(list(permutations(range(4), 2)))  # (12, 2)
@@ -89,23 +88,6 @@ def test_closed_form_of_uniform_slates_is_the_pseudo_inverse(items: int, places:
     marginals = at[:, slates].permute(1, 0, 2)  # (M, K, K)
     found = uniform_additive(marginals, torch.full((number,), items))
     assert torch.allclose(found, expected, atol=1e-10)
-
-
-def test_rewards_of_places_are_found_for_sums_and_refused_for_anything_else() -> None:
-    rng = torch.Generator().manual_seed(0)
-    signals = torch.rand(5, 3, 2, generator=rng)
-    events = Events(torch.zeros(5, 1, dtype=torch.int64), torch.ones(5, 1, 2))
-    feedback = Feedback(signals, torch.ones(5, 3, dtype=torch.bool), events)
-    found = place_rewards(lambda x: x.signals[..., 0].sum(1) + 2 * x.signals[..., 1].mean(1), feedback)
-    assert found is not None
-    assert torch.allclose(found, (signals[..., 0] + 2 / 3 * signals[..., 1]).double())
-    assert place_rewards(lambda x: x.signals[..., 0].amax(1), feedback) is None
-
-    def of_events(x: Feedback) -> Tensor:
-        assert x.events is not None
-        return x.signals[..., 0].sum(1) + x.events.signals[:, 0, 0]
-
-    assert place_rewards(of_events, feedback) is None
 
 
 def test_item_probabilities_are_those_of_single_items() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.harness.evidence import of_decisions
 from recsys_rl.logs.ope.clusters import by_cluster
-from recsys_rl.logs.ope.estimators import ESTIMATORS, SLATE, Evidence, Slates
+from recsys_rl.logs.ope.estimators import ESTIMATORS, SLATE, Evidence, Slates, place_residual
 from recsys_rl.logs.ope.slates import pseudo_inverse_weights
 
 F64 = torch.float64
@@ -23,6 +24,9 @@ ITEMS, PLACES = 3, 2
 LOGGING = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], dtype=F64)  # (place, item)
 POLICY = torch.tensor([[0.1, 0.2, 0.7], [0.4, 0.5, 0.1]], dtype=F64)
 TASTE = torch.tensor([[0.9, 0.2, 0.4], [0.3, 0.8, 0.1]], dtype=F64)  # (place, item)
+
+Q_1 = torch.tensor([0.7, -0.4, 1.5], dtype=F64)
+Q_2 = torch.tensor([[0.1, 0.6, -0.3], [0.9, 0.2, 0.5], [-0.7, 0.8, 0.4]], dtype=F64)  # (above, item)
 
 
 def independent(slate: tuple[int, ...]) -> list[float]:
@@ -49,14 +53,23 @@ USERS: dict[str, Callable[[tuple[int, ...]], list[float]]] = {
 UNBIASED = {
     "sips": ("independent", "cascade", "whole"),
     "rips": ("independent", "cascade"),
+    "cascade-dr": ("independent", "cascade"),
     "iips": ("independent",),
     "pi": ("independent",),
 }
 
 
-def slate_evidence(given_above: Tensor, rewards: Tensor, alone: Tensor, additive: Tensor) -> Evidence:
-    """One session for each slate: ratios, rewards (M, K), and the weight of the sum (M,)."""
-    of = Slates(given_above.unsqueeze(1), alone.unsqueeze(1), additive.unsqueeze(1), rewards.unsqueeze(1))
+def slate_evidence(
+    given_above: Tensor,
+    rewards: Tensor,
+    alone: Tensor,
+    additive: Tensor,
+    model: tuple[Tensor, Tensor] | None = None,
+) -> Evidence:
+    """One session for each slate: ratios, rewards (M, K), the weight of the sum (M,), Q and V (M, K)."""
+    q, v = model or (torch.zeros_like(rewards), torch.zeros_like(rewards))
+    parts = given_above, alone, additive, rewards, q, v
+    of = Slates(*(part.unsqueeze(1) for part in parts))
     return replace(of_decisions(given_above.prod(1), rewards.sum(1)), slates=of)
 
 
@@ -80,6 +93,12 @@ def errors(with_replacement: bool) -> dict[tuple[str, str], float]:
         same = shown.unsqueeze(1) == shown.unsqueeze(0)  # (M, M, K)
         return (same * p.view(1, -1, 1)).sum(1)
 
+    q = torch.stack([Q_1[shown[:, 0]], Q_2[shown[:, 0], shown[:, 1]]], 1)  # of a wrong model, (M, K)
+    left = 1.0 if with_replacement else 1 - torch.eye(ITEMS, dtype=F64)  # below each first item
+    second = POLICY[1] * left * torch.ones(ITEMS, 1, dtype=F64)
+    below = (second / second.sum(1, keepdim=True) * Q_2).sum(1)  # (3,): V of place 2
+    model = q, torch.stack([(POLICY[0] @ Q_1).expand(len(shown)), below[shown[:, 0]]], 1)
+
     number = len(slates)
     additive = pseudo_inverse_weights(
         probability["policy"].expand(number, -1),
@@ -94,7 +113,7 @@ def errors(with_replacement: bool) -> dict[tuple[str, str], float]:
         rewards = torch.tensor([reward(slate) for slate in slates], dtype=F64)
         value = float(probability["policy"] @ rewards.sum(1))
         weights = alone(probability["policy"]) / alone(probability["logging"])
-        log = slate_evidence(mine / theirs, rewards, weights, additive)
+        log = slate_evidence(mine / theirs, rewards, weights, additive, model)
         for name in OF_SLATES:
             terms = ESTIMATORS[name].score(log)
             found[name, user] = abs(float(probability["logging"] @ terms) - value)
@@ -175,6 +194,26 @@ def test_slates_of_later_steps_have_the_weight_of_the_whole_slates_before_them()
     assert of_session is not None
     means = [float(ratio[0, 0].prod() * ratio[0, 1].mean()), float(ratio[1, 0].mean())]
     assert of_session(log).tolist() == pytest.approx(means)
+
+
+def test_cascade_dr_is_the_sum_of_its_paper() -> None:
+    """Kiyohara et al. (2022), eq. 4, in plain loops: each place with its weight and that of those above."""
+    rng = np.random.default_rng(0)
+    ratio, reward, q, v = rng.random((4, 20, 4))
+    expected = []
+    for row in range(20):
+        total, above = 0.0, 1.0
+        for place in range(4):
+            here = above * ratio[row, place]
+            total += here * (reward[row, place] - q[row, place]) + above * v[row, place]
+            above = here
+        expected.append(total)
+    w, r, *model = map(torch.from_numpy, (ratio, reward, q, v))
+    log = slate_evidence(w, r, w, w.sum(1), (model[0], model[1]))
+    assert ESTIMATORS["cascade-dr"].score(log).tolist() == pytest.approx(expected)
+    assert log.slates is not None
+    left = (reward + np.pad(v[:, 1:], ((0, 0), (0, 1))) - q).sum(1)
+    assert place_residual(log.slates)[:, 0].tolist() == pytest.approx(left.tolist())
 
 
 CLUSTERS = torch.tensor([0, 0, 1])

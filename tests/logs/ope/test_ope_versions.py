@@ -29,7 +29,7 @@ from tests.doors import PPO, SATIATION, steps, train_in
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two checkpoints of the same world, a log of the older one, and half of it."""
     root = tmp_path_factory.mktemp("versions")
-    for name, seed_steps in (("old", 6), ("new", 12)):
+    for name, seed_steps in (("old", 6), ("new", 9)):
         train_in(root / name, *SATIATION, *steps(seed_steps)).rename(root / f"{name}.pt")
     words = ["--policy", "ppo", "--sessions", "300", "--users", "all", "--quiet"]
     out = ["--out", str(root / "log.parquet")]

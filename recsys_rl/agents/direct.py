@@ -1,0 +1,179 @@
+"""The direct method: learn which reward each item would get, and show what is expected to get most.
+
+With (s, a, r) the decisions of a log with their rewards, lo and hi the smallest and the largest of these and
+0, s() the logistic function and z the scores of a network::
+
+    y = (r - lo) / (hi - lo)        p = s(z_a(s))
+    L = - mean (y log p + (1 - y) log (1 - p))
+    beta_i(s) = lo + (hi - lo) s(z_i(s))        pi(i | s) = softmax(beta / T)
+
+L has its minimum where beta is the mean reward, also with rewards between lo and hi (Papke and Wooldridge
+1996, Journal of Applied Econometrics 11(6)). It reads no propensity. So it learns most about what the logger
+showed often, and nothing mends an answer that the network can't express (Dudík et al. 2011, arXiv:1103.4601).
+
+A network that reads a log many times remembers it. So a fifth of the training users is held back. After each
+update the loss in their decisions is taken with the moving average of the weights (Polyak and Juditsky 1992),
+and the average with the lowest loss is the policy's at the end. T is the highest temperature at which the
+draws keep the share KEPT of what the best items are expected to add to items drawn uniformly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.models.answer_network import AnswerNetwork
+from recsys_rl.models.diagnostics import StepMeans
+from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.models.q_learner import check_single_items
+from recsys_rl.models.sampled import shown_among
+from recsys_rl.records import LOGGED, Algorithm
+from recsys_rl.settings.shared import LoggedConfig
+from recsys_rl.types import Obs, Transitions
+
+HELD_BACK = 0.2
+DECAY = 0.99
+"""Of the moving average of the weights, for a gradient step."""
+KEPT = 0.99
+CONTEXTS = 256
+"""Decisions in whose contexts the temperature is found."""
+COLDEST = 1e-4
+"""The lowest temperature, in units of hi - lo; the highest is 1."""
+
+
+@dataclass(frozen=True)
+class DirectConfig(LoggedConfig):
+    """The direct method: expected rewards by regression (Dudík et al. 2011, arXiv:1103.4601)."""
+
+    @property
+    def held_back(self) -> float:
+        return HELD_BACK
+
+    @property
+    def discount(self) -> float:
+        return 0.0  # the reward of the decision alone
+
+
+class Direct(NetworkPolicy[DirectConfig]):
+    """A network of expected rewards, whose best item is the policy."""
+
+    model: AnswerNetwork
+
+    def __init__(
+        self,
+        model: AnswerNetwork,
+        config: DirectConfig,
+        num_updates: int,
+        generators: Mapping[str, torch.Generator],
+        average: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        """As NetworkPolicy. Raises UserError for actions of several positions."""
+        check_single_items(model.shapes, type(self).__name__.lower())
+        super().__init__(model, config, num_updates, generators, average)
+        self.held_back: Transitions | None = None
+        self.least_loss = math.inf
+        self.mean = self.optimizer.weights.clone()  # (P,): the moving average
+        self.best = self.optimizer.weights.clone()  # (P,): the average with the least loss
+
+    def validate_on(self, held_back: Transitions) -> None:
+        """Keep the weights with the lowest loss in these decisions, which are not learned from."""
+        self.held_back = held_back
+
+    def update(self, batch: Transitions) -> dict[str, float]:
+        """A gradient step for each ``batch_size`` decisions. Returns the means over these steps.
+
+        After the last update of the run the weights are the best average, or the last one if no decision is
+        held back.
+        """
+        assert batch.possible is not None
+        self.anneal_lr()
+        self.model.span.copy_(torch.stack([batch.possible[:, 0].min(), batch.possible[:, 1].max()]))
+        averages = StepMeans()
+        for minibatch in batch.split(self.config.batch_size):
+            loss = self.loss(minibatch)
+            self.optimizer.zero_grad()
+            (loss + self.reward_loss(minibatch)).backward()
+            self.optimizer.step()
+            self.mean.lerp_(self.optimizer.weights, 1 - DECAY)
+            averages.add(loss=loss)
+        self.updates += 1
+        metrics = self._validate()
+        contexts = batch if self.held_back is None else self.held_back
+        self._set_temperature(contexts.obs.rows(torch.arange(min(CONTEXTS, contexts.num_rows))))
+        return averages.means() | metrics | {"lr": self.optimizer.lr}
+
+    def loss(self, batch: Transitions) -> Tensor:
+        """L of the decisions, a scalar."""
+        obs, _ = shown_among(self.model, batch.obs, batch.items, self.generators["policy"])
+        logits = self.model.logits(obs).gather(1, obs.places_of(batch.items)).squeeze(1)  # (B,)
+        low, high = self.model.span.unbind()
+        share = ((batch.rewards - low) / (high - low).clamp_min(1e-8)).clamp(0, 1)
+        return nn.functional.binary_cross_entropy_with_logits(logits, share)
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Keep the average of the weights if it is the best one; at the end of the run take the best one."""
+        metrics, weights = {}, self.optimizer.weights.clone()
+        self.optimizer.weights.copy_(self.mean)
+        if self.held_back is not None:
+            sums = [self.loss(part) * part.num_rows for part in self.held_back.split(1024)]
+            loss = torch.stack(sums).sum() / self.held_back.num_rows
+            if self.average is not None:
+                self.average(loss)
+            metrics["held_back_loss"] = float(loss)
+        if metrics.get("held_back_loss", 0.0) < self.least_loss:
+            self.least_loss = metrics.get("held_back_loss", math.inf)
+            self.best.copy_(self.mean)
+        self.optimizer.weights.copy_(self.best if self.updates == self.num_updates else weights)
+        return metrics
+
+    @torch.no_grad()
+    def _set_temperature(self, obs: Obs) -> None:
+        """Find T by bisection in the contexts ``obs`` of this process, then the mean over all processes."""
+        beta = self.model.q(self.propose(obs, greedy=True)).double()  # (n, C)
+        forbidden = beta == -torch.inf
+        known = beta.masked_fill(forbidden, 0.0)
+        uniform = (known.sum(1) / (~forbidden).sum(1).clamp_min(1)).mean()
+        wanted = uniform + KEPT * (beta.amax(1).mean() - uniform)
+        span = float(self.model.span[1] - self.model.span[0])
+        cold, hot = math.log(COLDEST), 0.0  # logs of T / (hi - lo)
+        for _ in range(12):
+            middle = (cold + hot) / 2
+            drawn = ((beta / (span * math.exp(middle))).softmax(1) * known).sum(1).mean()
+            cold, hot = (middle, hot) if drawn >= wanted else (cold, middle)
+        self.model.softness.fill_(span * math.exp(cold))
+        if self.average is not None:
+            self.average(self.model.softness)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As NetworkPolicy, with the average of the weights, the best one so far and its loss."""
+        least = torch.tensor(self.least_loss if self.least_loss < math.inf else -1.0)
+        own = {
+            "optimizer.mean": self.mean.cpu().clone(),
+            "optimizer.best": self.best.cpu().clone(),
+            "least_loss": least,
+        }
+        return super().state_dict() | own
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit.
+
+        A state without updates, as at the start from another run's weights, has no best weights yet.
+        """
+        super().load_state_dict(state)
+        if self.updates:
+            self.mean.copy_(state["optimizer.mean"])
+            self.best.copy_(state["optimizer.best"])
+            least = float(state["least_loss"])
+            self.least_loss = least if least >= 0 else math.inf
+        else:
+            self.mean.copy_(self.optimizer.weights)
+            self.best.copy_(self.optimizer.weights)
+            self.least_loss = math.inf
+
+
+ALGORITHM = Algorithm(DirectConfig, Direct, LOGGED, AnswerNetwork, needs=("rewards", "single items"))

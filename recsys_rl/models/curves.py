@@ -1,0 +1,54 @@
+"""What a product of a user's and an item's vectors can't give: logits with bends, in user and item together.
+
+With z_i the logit of the two towers, f_i the features of item i, b_i the logit of its expected reward
+(expected.py) and u . e_i the product of the user's profile and the item's embedding::
+
+    logit_i = z_i + g [b_i] + sum_k v_k relu(a_k + p_k . f_i + c_k u . e_i + d_k b_i)    k = 1 .. UNITS
+
+[b] is b within -4 .. 4. g, v_k and a_k depend on the user. g and v_k are 0 at first, so the first policy is
+that of the two towers. The best item is often as catchy as its affinity can carry. Then the best value of
+one number depends on another one, and the score has a bend where they meet.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.models.encoders import orthogonal
+from recsys_rl.models.fast.curves import by_torch, curves
+from recsys_rl.models.towers import RATE
+
+UNITS = 4
+SPREAD = 0.02  # of the first places and slopes
+
+
+class Curves(nn.Module):
+    """The gate g and the units of a head."""
+
+    num_gates = 1 + 2 * UNITS  # numbers that depend on the user: g, the v_k, the a_k
+
+    def __init__(self, num_item_features: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.places = nn.Parameter(SPREAD * torch.randn(UNITS, num_item_features, generator=generator))  # p
+        self.slopes = nn.Parameter(SPREAD * torch.randn(2, UNITS, generator=generator))  # c, d
+
+    def first_gates(self, num_hidden: int, generator: torch.Generator) -> Tensor:
+        """The first weights (num_hidden, num_gates) of the layer that makes the gates."""
+        shifts = orthogonal(num_hidden, UNITS, 0.01, generator)
+        return torch.cat([shifts.new_zeros(num_hidden, 1 + UNITS), shifts], 1)
+
+    def forward(
+        self, scores: Tensor, gates: Tensor, features: Tensor, affinity: Tensor, expected: Tensor
+    ) -> Tensor:
+        """The logits (N, C), from the towers' ``scores`` (N, C), which may be overwritten.
+
+        Args:
+            gates: (N, num_gates), the outputs of the last layer.
+            features: (C, F_i), or (N, C, F_i) if each row has its own items.
+            affinity, expected: (N, C), u . e_i and b_i.
+        """
+        gates, places, slopes = RATE * gates, RATE * self.places, RATE * self.slopes
+        if features.ndim == 2:
+            return curves(scores, gates, places @ features.T, slopes, affinity, expected)
+        return by_torch(scores, gates, places @ features.mT, slopes, affinity, expected)
