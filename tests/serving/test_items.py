@@ -229,6 +229,8 @@ def test_the_log_has_the_probabilities_of_the_policy(
                 items=[{"item_id": f"n{turn % 3}", "features": features}],
                 withdraw=[f"i{turn}"][turn > 1 :],
             )
+            if turn == 3:  # the last change before a decision is a withdrawal
+                post(client, withdraw=["i3"])
     exported(db, tmp_path / "log.parquet")
     policy = over_log(load_at_home(checkpoint), (str(tmp_path / "log.parquet"),))
     (part,) = open_log((str(tmp_path / "log.parquet"),), policy).parts(PART)
