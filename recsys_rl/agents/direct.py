@@ -119,12 +119,14 @@ class Direct(NetworkPolicy[DirectConfig]):
         """Keep the average of the weights if it is the best one; at the end of the run take the best one."""
         metrics, weights = {}, self.optimizer.weights.clone()
         self.optimizer.weights.copy_(self.mean)
+        sums = weights.new_zeros(2)  # of the losses, and of the decisions: one process may hold none back
         if self.held_back is not None:
-            sums = [self.loss(part) * part.num_rows for part in self.held_back.split(1024)]
-            loss = torch.stack(sums).sum() / self.held_back.num_rows
-            if self.average is not None:
-                self.average(loss)
-            metrics["held_back_loss"] = float(loss)
+            losses = [self.loss(part) * part.num_rows for part in self.held_back.split(1024)]
+            sums = torch.stack([torch.stack(losses).sum(), sums.new_tensor(self.held_back.num_rows)])
+        if self.average is not None:
+            self.average(sums)
+        if sums[1] > 0:
+            metrics["held_back_loss"] = float(sums[0] / sums[1])
         if metrics.get("held_back_loss", 0.0) < self.least_loss:
             self.least_loss = metrics.get("held_back_loss", math.inf)
             self.best.copy_(self.mean)

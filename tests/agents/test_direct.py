@@ -95,6 +95,19 @@ def test_state_of_a_run_and_of_a_start_from_its_weights() -> None:
     assert agents[2].least_loss == math.inf and torch.equal(agents[2].best, agents[0].optimizer.weights)
 
 
+def test_a_process_that_holds_nobody_back_has_the_loss_of_the_others() -> None:
+    """Sums of losses and of decisions are averaged over all processes, whether or not one has any."""
+    log = one_step([0, 1] * 8, [1.0, 0.0] * 8)
+    alone, beside, without = (learner("direct", 2, num_updates=4) for _ in range(3))
+    alone.validate_on(log)
+    beside.validate_on(log)
+    beside.average = lambda mine: mine.mul_(0.5)  # the other process adds nothing, and there are two
+    without.average = lambda mine: mine.copy_(torch.tensor([6.0, 8.0])) if mine.ndim else mine
+    expected = alone.update(log)["held_back_loss"]
+    assert beside.update(log)["held_back_loss"] == pytest.approx(expected, rel=1e-6)
+    assert without.update(log)["held_back_loss"] == 0.75 == without.least_loss
+
+
 def test_slates_are_refused() -> None:
     config = settings("direct", "satiation", env_config={"num_items": 20, "embedding_dim": 4})
     slates = Interface((("profile", 4),), (20, 20))

@@ -38,7 +38,7 @@ from recsys_rl.logs.ope.result import Estimate, finite
 from recsys_rl.logs.ope.rows import score
 from recsys_rl.logs.ope.verdict import wrong_weights
 from recsys_rl.logs.target import Target
-from recsys_rl.settings.fields import build
+from recsys_rl.settings.fields import build, check_used
 from recsys_rl.types import Obs
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
@@ -61,7 +61,7 @@ MOST_ERROR = 2.0
 share their rows, so that it is far from 1 on many right logs."""
 NORMAL = 1.96
 """Standard errors of an interval of 95 % over many users."""
-UNUSED = ("world", "policy", "target", "compare", "verdict", "logger", "interval", "clip", "clusters")
+UNUSED = ("policy", "target", "compare", "verdict", "logger", "interval", "clip", "clusters")
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,11 @@ def check_judge(options: OpeConfig | None = None, **settings: Any) -> Check:
 def _checked(options: OpeConfig) -> Check:
     if not options.log:
         raise UserError("The log is missing: give --log FILE.")
-    unused = next((name for name in UNUSED if getattr(options, name) != getattr(OpeConfig, name)), None)
-    if unused is not None:
-        raise UserError(f"--{unused} has no effect with --check, which tries the judge itself: leave it out.")
+    own = "--check tries the judge by policies of its own"
+    given = {name: getattr(options, name) != getattr(OpeConfig, name) for name in UNUSED}
+    check_used(
+        *((name, is_given, own) for name, is_given in given.items()), ("no_world", not options.world, own)
+    )
     if options.json is not None:
         check_writable(Path(options.json), "--json")
     if options.threads:
