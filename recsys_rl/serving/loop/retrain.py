@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from recsys_rl.checkpoint import Checkpoint, load, save
+from recsys_rl.checkpoint import load, save
 from recsys_rl.checkpoint.home import split_of
-from recsys_rl.checkpoint.stock import encoding_of, has_encoding
-from recsys_rl.data.tables.item_encoding import items_of
 from recsys_rl.errors import UserError, amount, one_line
-from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.source import open_log
 from recsys_rl.serving.loop.learners import Task, learners_of
 from recsys_rl.serving.loop.rounds import (
@@ -42,9 +39,6 @@ from recsys_rl.settings.fields import Count, Range, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.utils.files import sha256_of, write_bytes
 from recsys_rl.utils.progress import announce
-
-MOST_STRANGE = 0.05
-"""Share of a place's items with unknown texts, above which a round says so."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +113,7 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
     log = policies / LOG
     sides = survey(log, champion.checkpoint)
     _check(log, sides)
-    strange = _strange(over_log(champion.checkpoint, (str(log),)))
-    for line in filter(None, (sides.lacking, sides.unjudged, strange)):
+    for line in filter(None, (sides.lacking, sides.unjudged, sides.strange)):
         announce(line)
     task = Task(
         champion=champion,
@@ -154,20 +147,6 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
         raise refusals[-1]
     write_round(policies, dataclasses.replace(now, candidates=tuple(learned)))
     return [*learned.values()]
-
-
-def _strange(champion: Checkpoint) -> str:
-    """A sentence if many of a place's items have texts that the champion takes for *other*; "" if not."""
-    if not has_encoding(champion):
-        return ""
-    live = [item.features for item in items_of(champion.catalogue) if item.live]
-    share = encoding_of(champion).unknown(live) / max(1, len(live))
-    if share <= MOST_STRANGE:
-        return ""
-    return (
-        f"{share:.0%} of the items have texts that the champion does not know, and that are other to it and "
-        "to what is learned here: train a policy without --checkpoint, which makes new encodings."
-    )
 
 
 def _files_of(policies: Path, of: Round) -> Iterator[Path]:
