@@ -186,6 +186,7 @@ def main() -> None:
     options = parser.parse_args()
     rng, small = random.Random(options.seed), options.quick
     out = options.out or Path(tempfile.mkdtemp(prefix="loop_items_"))
+    out.mkdir(parents=True, exist_ok=True)
     visits, decisions = (300, 6_400) if small else (2_000, 64_000)
     items = things("s", 120, rng)
     write_items(out / "items.csv", items)

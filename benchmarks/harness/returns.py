@@ -23,6 +23,7 @@ LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "rule": "rule (linear, searched)",
     "mmr": "mmr (mf, diversified)",
     "mf": "mf (profile times item)",
+    "expected": "expected (what the policy's own network expects now)",
     "trade-syllabus": "trade-syllabus (the skills one after another)",
     "trade-mastery": "trade-mastery (the next skill at a belief of 0.95)",
     "trade-leitner": "trade-leitner (boxes, first what is due)",

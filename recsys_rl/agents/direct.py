@@ -171,6 +171,8 @@ class Direct(NetworkPolicy[DirectConfig]):
             self.mean.copy_(state["optimizer.mean"])
             self.best.copy_(state["optimizer.best"])
             least = float(state["least_loss"])
+            if not (least == -1 or 0 <= least < math.inf):
+                raise ValueError(f"a loss of {least}")
             self.least_loss = least if least >= 0 else math.inf
         else:
             self.mean.copy_(self.optimizer.weights)

@@ -40,7 +40,8 @@ def encoding_of(checkpoint: Checkpoint) -> ItemEncoding:
 
 def _own(checkpoint: Checkpoint) -> Config:
     """The settings of the team's place; of a policy of learned users those of the place behind their log."""
-    return config_at_home(checkpoint.config, checkpoint.info.get("home") or {})
+    home = checkpoint.info.get("home")
+    return config_at_home(checkpoint.config, home) if home else checkpoint.config
 
 
 def has_encoding(checkpoint: Checkpoint) -> bool:

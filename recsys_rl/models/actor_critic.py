@@ -222,14 +222,19 @@ class ActorCritic(nn.Module):
         if not isinstance(self.head, TwoTowerHead):
             return torch.zeros_like(rewards[0])
         return self.head.expected.loss(
-            self._reward_query_of(obs), self.items, shown, self.head.expected.standardise(rewards, average)
+            self._reward_query_of(obs),
+            self.items,
+            shown,
+            self.head.expected.standardise(rewards, average, minibatch=True),
         )
 
     def _reward_query_of(self, obs: Obs) -> Tensor:
         """The query of the expected rewards, of a head that has one."""
-        obs = self.summarised(obs)
-        varying, sums = self._read(obs)
-        asking = self._reward_query(self._inputs(obs), varying, self._blocks(obs, sums))
+        with torch.no_grad():  # their loss reaches nothing before the query
+            obs = self.summarised(obs)
+            varying, sums = self._read(obs)
+            inputs, blocks = self._inputs(obs), self._blocks(obs, sums)
+        asking = self._reward_query(inputs, varying, blocks)
         assert asking is not None
         return asking
 

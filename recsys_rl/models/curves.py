@@ -6,8 +6,8 @@ With z_i the logit of the two towers, f_i the features of item i, b_i the logit 
     logit_i = z_i + g [b_i] + sum_k v_k relu(a_k + p_k . f_i + c_k u . e_i + d_k b_i)    k = 1 .. UNITS
 
 [b] is b within -4 .. 4. g, v_k and a_k depend on the user. g and v_k are 0 at first, so the first policy is
-that of the two towers. The best item is often as catchy as its affinity can carry. Then the best value of
-one number depends on another one, and the score has a bend where they meet.
+that of the two towers. A bend is needed where a number of the item is good up to a level which depends on the
+user: an item that is too catchy for its affinity costs patience.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ With two towers of its own on the inputs x of the policy's hidden layers, and th
     b_i = two towers(relu(x W + c), x)_i        beta_i = middle + span (s(b_i) - 1/2)
     loss = mean (mean_k beta_(shown k) - (r - mean) / deviation)^2
 
-with mean and deviation of the rewards r of a rollout, or of a minibatch of a log, over all processes. Of a
-slate, the mean of its items' betas is compared with its reward. Most answers have two ends, as a share that
-is watched has; middle and span are learned, so a reward without ends has a span that grows. A feed ranks by
-beta. Here the b_i are inputs of the head (curves.py). This loss reaches no other weight, and the policy's
-loss does not reach these.
+with mean and deviation of the rewards r of a rollout, or of the latest minibatches of a log, over all
+processes. Of a slate, the mean of its items' betas is compared with its reward. Most answers have two ends,
+as a share that is watched has; middle and span are learned, so a reward without ends has a span that grows.
+A feed ranks by beta. Here the b_i are inputs of the head (curves.py). This loss reaches no other weight, and
+the policy's loss does not reach these.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from recsys_rl.models.next_signals import Entries
 from recsys_rl.models.towers import RATE, TwoTowers
 
 HIDDEN = 32
+HORIZON = 1000
 Average = Callable[[Tensor], None] | None
 
 
@@ -33,6 +34,7 @@ class ExpectedReward(nn.Module):
     """beta of items: by how many deviations their reward is expected to lie above the mean."""
 
     scale: Tensor
+    seen: Tensor
 
     def __init__(
         self, num_inputs: int, num_blocks: int, num_item_features: int, generator: torch.Generator
@@ -42,6 +44,8 @@ class ExpectedReward(nn.Module):
         self.towers = TwoTowers(HIDDEN, num_blocks, num_item_features, generator)
         self.span = nn.Parameter(torch.tensor([0.0, 4.0]) / RATE)  # at first beta = b for small b
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))  # mean and deviation of the latest rewards
+        # Of the minibatches: means of the rewards and of their squares, and the number of minibatches.
+        self.register_buffer("seen", torch.zeros(3, dtype=torch.float64))
 
     def query(self, inputs: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         """The query of the towers for N users, (N, F_i + tower)."""
@@ -68,15 +72,21 @@ class ExpectedReward(nn.Module):
         return loss
 
     @torch.no_grad()
-    def standardise(self, rewards: Tensor, average: Average = None) -> Tensor:
+    def standardise(self, rewards: Tensor, average: Average = None, minibatch: bool = False) -> Tensor:
         """``rewards`` (any shape) by their mean and deviation, which are kept; all 0 if they don't vary.
 
-        ``average`` replaces a tensor in place by its mean over all processes of the run.
+        Args:
+            average: replaces a tensor in place by its mean over all processes of the run.
+            minibatch: take mean and deviation over the latest HORIZON minibatches, as one may hold no click.
         """
         known = rewards.double()
         moments = torch.stack([known.mean(), known.square().mean()])
         if average is not None:
             average(moments)
+        if minibatch:
+            self.seen[2] += 1
+            self.seen[:2] += (moments - self.seen[:2]) / self.seen[2].clamp_max(HORIZON)
+            moments = self.seen[:2]
         mean = moments[0]
         self.scale.copy_(torch.stack([mean, (moments[1] - mean.square()).clamp_min(0).sqrt()]))
         return ((known - mean) / self.scale[1].clamp_min(1e-6)).to(rewards.dtype)

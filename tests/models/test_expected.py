@@ -48,6 +48,15 @@ def test_rewards_are_standardised_and_come_back() -> None:
     assert expected.in_units_of_reward(torch.tensor(1.0)).item() == 2.0  # no reward was another one
 
 
+def test_minibatches_are_standardised_by_the_mean_and_the_deviation_of_all_of_them() -> None:
+    """A minibatch without a click changes the mean from 1/2 to 1/4, and leaves a deviation."""
+    expected = ExpectedReward(3, 0, DIM, rng(0))
+    assert expected.standardise(torch.tensor([0.0, 1.0]), minibatch=True).tolist() == [-1.0, 1.0]
+    found = expected.standardise(torch.zeros(2), minibatch=True)  # 0, 1, 0, 0: variance 1/4 - 1/16
+    assert_close(found, torch.full((2,), -0.25 / (3 / 16) ** 0.5))
+    assert_close(expected.scale, torch.tensor([0.25, (3 / 16) ** 0.5]))
+
+
 def test_the_loss_of_a_slate_is_that_of_the_mean_of_its_items() -> None:
     expected, items = ExpectedReward(3, 0, DIM + 2, rng(0)), features()
     query = expected.query(torch.randn(2, 3, generator=rng(1)), [])

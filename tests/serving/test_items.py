@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import threading
@@ -21,9 +22,10 @@ from benchmarks.harness.served import Connection
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.stock import over
 from recsys_rl.cli import main
-from recsys_rl.data.tables.item_encoding import StockItem, items_of
+from recsys_rl.data.tables.item_encoding import STOCK, StockItem, items_of
 from recsys_rl.errors import UserError
 from recsys_rl.logs.items_of_log import over_log
+from recsys_rl.logs.ope.replay import replay
 from recsys_rl.logs.parts import PART
 from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
@@ -34,6 +36,7 @@ from recsys_rl.serving.at_rest.check import check
 from recsys_rl.serving.at_rest.export_record import export_record
 from recsys_rl.serving.at_rest.opened_record import Record, open_snapshot
 from recsys_rl.serving.at_rest.record_interval import interval_of
+from recsys_rl.serving.loop.gate_compare import unjudged
 from recsys_rl.serving.record.record_schema import FORMAT, Row
 from recsys_rl.serving.record.store import Full, Store
 from tests.own_logs import clicks, policy, write_csv
@@ -226,11 +229,24 @@ def test_the_log_has_the_probabilities_of_the_policy(
                 items=[{"item_id": f"n{turn % 3}", "features": features}],
                 withdraw=[f"i{turn}"][turn > 1 :],
             )
+            if turn == 3:  # the last change before a decision is a withdrawal
+                post(client, withdraw=["i3"])
     exported(db, tmp_path / "log.parquet")
     policy = over_log(load_at_home(checkpoint), (str(tmp_path / "log.parquet"),))
     (part,) = open_log((str(tmp_path / "log.parquet"),), policy).parts(PART)
     mine = agent_of(policy).place_logprobs(observe(part, policy.catalogue), part.items).sum(1)
     torch.testing.assert_close(mine, part.logprobs, atol=1e-5, rtol=0)
+
+    # Of the draws among the items of now, the share of those that were not there at the decision.
+    of = replay(part, policy.catalogue, torch.zeros(len(mine)), 1.0, torch.Generator().manual_seed(0))
+    agent, now = agent_of(policy), policy.catalogue.available
+    obs = dataclasses.replace(observe(part, policy.catalogue), mask=now.expand(len(mine), -1))
+    chances = agent.scores(obs).double().softmax(1)
+    since, until = (policy.catalogue.attributes[name] for name in STOCK)
+    assert part.stock is not None
+    then = [[int(a) <= m < int(b) for a, b in zip(since, until, strict=True)] for m in part.stock.tolist()]
+    share = float((chances * ~torch.tensor(then)).sum(1).mean())
+    assert unjudged(of, agent) == pytest.approx(share, abs=1e-6) and (share > 0.2) is known
 
 
 def test_the_export_says_what_each_decision_could_show(one_step: Path, tmp_path: Path) -> None:

@@ -69,16 +69,16 @@ def test_a_record_of_an_earlier_version_is_read_and_gets_the_format_of_this_one(
 
 
 def test_a_decision_of_an_earlier_version_has_no_arm(checkpoint: At, tmp_path: Path) -> None:
-    """It wrote rows without the last two fields."""
+    """It wrote rows without the last three fields."""
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
         recommend(client, "3")
     with sqlite3.connect(db) as connection:
         [row] = [row for (row,) in connection.execute("SELECT row FROM decisions")]
     fields = msgspec.msgpack.decode(row)
-    assert fields[-2:] == ["", 1.0] and len(fields) == 20
-    old = decoded(Decision, msgspec.msgpack.encode(fields[:-2]))
-    assert (old.arm, old.arm_probability) == ("", 1.0) and encoded(old) == row
+    assert fields[-3:] == ["", 1.0, 0.0] and len(fields) == 21
+    old = decoded(Decision, msgspec.msgpack.encode(fields[:-3]))
+    assert (old.arm, old.arm_probability, old.new_items) == ("", 1.0, 0.0) and encoded(old) == row
 
 
 def test_a_changed_release_is_found(checkpoint: At, tmp_path: Path) -> None:

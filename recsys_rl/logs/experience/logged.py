@@ -41,7 +41,7 @@ from recsys_rl.utils.seeding import stream_seed
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
 MOST_HELD_BACK = 20_000
-"""Decisions that are held back at most."""
+"""Decisions that are held back at most, about."""
 FEWEST_USERS = 10
 """Users of a log from which some are held back."""
 
@@ -99,7 +99,8 @@ def make_logged(
     parts, whole = (parts, False) if held is None else (partial(iter, held), len(held) < 2)
     held_back = None
     if settings.held_back and len(sides.users[0]) >= FEWEST_USERS:
-        parted = partial(_parted, settings.held_back, config.train_config.seed, parts)
+        share_back = min(settings.held_back, MOST_HELD_BACK / facts.rows)
+        parted = partial(_parted, share_back, config.train_config.seed, parts)
         held_back = _first_rows(side.tables(settings, facts, False, 1.0, partial(parted, True)))
         parts = partial(parted, False)
     logged = partial(
@@ -277,7 +278,7 @@ class Logged:
         self.env: None = None
         self.watcher: Watcher | None = None
         self.note = ""  # on sessions that are left out
-        self.held_back: Transitions | None = None  # decisions that are never drawn, for a learner that asks
+        self.held_back: Transitions | None = None  # decisions that are never drawn
         self.last_time: int | None = None  # of the training side, in the log's unit, where it has times
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()

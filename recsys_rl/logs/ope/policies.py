@@ -260,7 +260,9 @@ def evidence_of(shared: Shared, part: Part, policy: PolicyOnLog, evidence: Evide
         slates, lacking = of_slates.slates, lacking | of_slates.lacking
         doubts |= of_slates.doubts
         if log.totals.steps == 1 and slates.given_above is not None and slates.rewards is not None:
-            why = why_no_place_model(log) or ("" if policy.policy else "a target file holds no policy to ask")
+            why = why_no_place_model(log) or (
+                "" if policy.policy else "a target file has no policy that scores other items"
+            )
             if why:
                 lacking[PLACE_MODEL] = why
             else:

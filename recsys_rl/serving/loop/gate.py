@@ -27,7 +27,9 @@ from recsys_rl.serving.loop.gate_compare import (
     compare,
     effective_items,
     hidden_part,
+    new_part,
     other_objective,
+    unjudged,
 )
 from recsys_rl.serving.loop.gate_rule import GateVerdict, decide
 from recsys_rl.serving.loop.rounds import (
@@ -153,7 +155,8 @@ class _Hearing:
         """The verdict about a candidate, and its card."""
         agent, last = challenger_of(of.checkpoint, self.champion.checkpoint), latest_round(self.policies)
         items = effective_items(self.on.of, agent), self.on.champion_items
-        compared = dataclasses.replace(compare(self.on, agent), items=items)
+        lacks = unjudged(self.on.of, agent)
+        compared = dataclasses.replace(compare(self.on, agent), items=items, unjudged=lacks)
         if self.sides.nothing:
             compared = dataclasses.replace(compared, doubt="the record shows one item everywhere")
         number = of.round or (1 if last is None else last.number)
@@ -165,6 +168,7 @@ class _Hearing:
             other_split(self.policies, self.champion.checkpoint),
             hidden_part(self.on),
             self.on.cut,
+            new_part(lacks),
             other_objective(self.on, of.checkpoint, one_line(of.file.name)),
         )
         return verdict, card(verdict, of.file.name, self.champion.file.name, [*filter(None, doubts)])

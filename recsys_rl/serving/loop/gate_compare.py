@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.data.tables.item_encoding import there
 from recsys_rl.data.tables.items import knows_items
 from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.functional import categorical
@@ -40,7 +41,7 @@ from recsys_rl.objective.weighted import weights_of
 from recsys_rl.protocols import Behaviour, ScoringPolicy
 from recsys_rl.serving.loop.gate_rule import Compared
 from recsys_rl.settings.config import Config
-from recsys_rl.types import Catalogue, Stream
+from recsys_rl.types import Catalogue, Obs, Stream
 from recsys_rl.utils.seeding import generators
 
 NEW, OLD = "challenger", "champion"
@@ -290,6 +291,34 @@ def effective_items(of: ReplayedLog, policy: ScoringPolicy) -> float:
     """The mean over the decisions of the effective number of items among which the policy draws the first
     place."""
     return float(of.of_rows(lambda at, obs: categorical.effective(policy.scores(obs).double())).mean())
+
+
+def unjudged(of: ReplayedLog, policy: ScoringPolicy) -> float:
+    """The mean share of the policy's draws, among the items of now, of those that were not there then.
+
+    The policy is one over the items of the log. 0 where items are those of the platform for ever.
+    """
+    log, catalogue = of.log, of.catalogue
+    moments = log.stock
+    if moments is None:
+        return 0.0
+
+    def share(at: Tensor, obs: Obs) -> Tensor:
+        now = catalogue.available.expand(len(at), -1)  # (B, I)
+        chances = policy.scores(dataclasses.replace(obs, mask=now, candidates=None)).double().softmax(1)
+        return (chances.nan_to_num(0.0) * ~there(catalogue, moments[at])).sum(1)
+
+    return float(of.of_rows(share).mean())
+
+
+def new_part(share: float) -> str:
+    """A sentence about ``unjudged``; "" if there is nothing to say."""
+    if share < 0.001:
+        return ""
+    return (
+        f"The challenger shows in {share:.1%} of these contexts items that no session here could show: they "
+        "came later, and this part of it is not judged."
+    )
 
 
 def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:

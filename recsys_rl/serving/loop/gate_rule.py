@@ -19,6 +19,8 @@ GAIN, HARM = 0.1, -0.05
 """Shares of the champion's return: a lower bound above the first is *better*, above the second no harm."""
 LEAST_SESSIONS = 500
 """Held-out sessions, below which nothing is *better*."""
+MOST_UNJUDGED = 0.1
+"""Share of draws of items that no session could show, above which nothing is *better*."""
 ALPHA = 0.05
 """The probability of a false alarm over all judgements in a folder together, as far as the estimator is
 right."""
@@ -40,6 +42,8 @@ class Compared:
     items: tuple[float, float] = (math.nan, math.nan)
     # Why their weights are too heavy, as the end of a sentence; the difference is then too low.
     heavy: str = ""
+    # Share of the challenger's draws, among the items of now, that no session here could show.
+    unjudged: float = 0.0
     doubt: str = ""  # why the difference can't be trusted, as the end of a sentence
     broken: str = ""  # what is wrong with the log, as the end of a sentence
 
@@ -163,6 +167,8 @@ def _answer(of: Compared, low: float, high: float, size: float, certain: bool) -
     not_better = "; a record without chance shows nothing better" if certain else ""
     if of.heavy:
         not_better = "; weights as heavy as these show nothing better"
+    if of.unjudged > MOST_UNJUDGED:
+        not_better = f"; {of.unjudged:.0%} of its draws are items that no session here could show"
     if len(of.users) < LEAST_SESSIONS:
         not_better = f"; below {amount(LEAST_SESSIONS, 'held-out session')} nothing is better"
     if low > gain and not not_better:

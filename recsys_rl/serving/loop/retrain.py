@@ -113,7 +113,7 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
     log = policies / LOG
     sides = survey(log, champion.checkpoint)
     _check(log, sides)
-    for line in filter(None, (sides.lacking, sides.unjudged)):
+    for line in filter(None, (sides.lacking, sides.unjudged, sides.strange)):
         announce(line)
     task = Task(
         champion=champion,

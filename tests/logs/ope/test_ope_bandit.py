@@ -15,7 +15,7 @@ from benchmarks.harness.evidence import of_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope import estimators
 from recsys_rl.logs.ope.diagnostics import NO_PROMISE
-from recsys_rl.logs.ope.estimators import CLUSTERS, ESTIMATORS, ONE_STEP, Evidence
+from recsys_rl.logs.ope.estimators import CLUSTERS, ESTIMATORS, ONE_STEP, SLATE, Evidence
 from recsys_rl.logs.ope.estimators import MODEL as NEEDS_MODEL
 from recsys_rl.logs.ope.result import Estimate
 from recsys_rl.logs.ope.reward_model import Predict, cross_fit, predict
@@ -28,7 +28,7 @@ CLIPPED = [name for name, x in ESTIMATORS.items() if x.clip is not None]
 BANDIT = [
     name
     for name, x in ESTIMATORS.items()
-    if ONE_STEP in x.needs and x.clip is None and CLUSTERS not in x.needs
+    if ONE_STEP in x.needs and x.clip is None and not {CLUSTERS, SLATE} & {*x.needs}
 ]
 
 

@@ -150,7 +150,20 @@ def test_each_missing_estimator_has_one_reason(files: tuple[Path, Path], tmp_pat
     reasons = {x: part["reason"] for part in found["not_computed"] for x in part["estimators"]}
     assert len(reasons) == sum(len(part["estimators"]) for part in found["not_computed"])
     every = {"dm", "ips", "clipped-ips", "snips", "dr", "sndr", "switch-dr", "dros", "sg", "mips", "offcem"}
-    every |= {"pdis", "wpdis", "sdr", "wdr", "fqe", "world", "sips", "iips", "rips", "pi", "mean"}
+    every |= {
+        "pdis",
+        "wpdis",
+        "sdr",
+        "wdr",
+        "fqe",
+        "world",
+        "sips",
+        "iips",
+        "rips",
+        "cascade-dr",
+        "pi",
+        "mean",
+    }
     assert present | set(reasons) == every and not present & set(reasons)
     assert reasons["dr"] == "the target file has no probabilities of every item"
     assert reasons["rips"] == "for slates of several items"

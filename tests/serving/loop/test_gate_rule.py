@@ -195,3 +195,9 @@ def test_each_judgement_in_a_folder_spends_its_own_part(tmp_path: Path) -> None:
     assert [judge(NEW, 1800), judge("d" * 64, 1800), judge("d" * 64, 1800, NEW)] == [3, 4, 5]
     (tmp_path / f"{'d' * 64}.gate.json").write_text("{")
     assert judge("e" * 64, 1800) == 4
+
+
+def test_a_challenger_of_items_that_no_session_could_show_is_not_better() -> None:
+    """A canary judges what the record can't: a tenth of the draws at most may be of such items."""
+    answers = [judged(compared(2.0, 1.0, 2000, unjudged=share)).answer for share in (0.0, 0.1, 0.11)]
+    assert answers == ["better", "better", "no harm seen"]
