@@ -19,7 +19,7 @@ from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.stock import encoding_of, joined, over
 from recsys_rl.data.new_items import join
 from recsys_rl.data.tables.item_encoding import StockItem
-from recsys_rl.data.tables.items import read_items, stock_items
+from recsys_rl.data.tables.items import check_columns, read_items, stock_items
 from recsys_rl.data.tables.pieces import Piece
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.make import agent_of
@@ -80,6 +80,7 @@ class Recommender(Directory):
         known = encoding_of(self.checkpoint).columns if own else {}
         facts = read_items(path, item_column, bool(self.catalogue.item_names), known)
         if own:
+            check_columns(path, facts, known)
             return self._over(stock_items(facts.ids, facts))
         longer, note = join(self.catalogue, facts)
         interface = dataclasses.replace(self.checkpoint.interface, action_sizes=(longer.num_items,))

@@ -22,7 +22,7 @@ from recsys_rl.checkpoint.stock import encoding_of
 from recsys_rl.data.tables.item_encoding import EMBEDDING, StockItem
 from recsys_rl.data.tables.items import LARGEST
 from recsys_rl.data.tables.values import is_gap, label
-from recsys_rl.errors import UserError, one_line
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.serving import messages
 from recsys_rl.serving.jobs import Call, Shared
 from recsys_rl.serving.messages import MOST_STOCK, ItemGiven, ItemsAnswer, ItemsRequest, Problem
@@ -107,9 +107,11 @@ def _planned(request: ItemsRequest, stock: Stock, columns: Mapping[str, str], ve
         if id_ in seen:
             raise Problem(422, "item-twice", f"items: {shown(id_)} stands twice: give each item once.")
         seen.add(id_)
-    for id_ in withdraw:
-        if id_ not in stock.row_of:
+    gone = [id_ for id_ in withdraw if id_ not in stock.row_of]
+    for id_ in gone:
+        if id_ not in stock.ids:
             raise Problem(422, "unknown-item", f"withdraw: there is no item {shown(id_)}: leave it out.")
+        del withdraw[id_]  # as when the same request comes again
     size = version.checkpoint.catalogue.embedding.shape[1]
     items = [_item(one, columns, size) for one in request.items]
     same = [stock.facts_of(str(item.id)) == (item.title, item.features) for item in items]
@@ -121,7 +123,7 @@ def _planned(request: ItemsRequest, stock: Stock, columns: Mapping[str, str], ve
         Change(fresh, [stock.row_of[id_] for id_ in withdraw]),
         added=len(fresh) - changed,
         changed=changed,
-        unchanged=sum(same),
+        unchanged=sum(same) + len(gone),
         withdrawn=len(withdraw),
     )
     _check_number(len(stock.row_of) + plan.added - plan.withdrawn, stock.num_rows + len(fresh), version)
@@ -132,9 +134,8 @@ def _check_number(items: int, rows: int, version: Version) -> None:
     """Raise Problem for a stock of fewer items than a slate has, or of too many."""
     least = max(2, version.checkpoint.interface.slate_size)
     if items < least:
-        raise Problem(
-            409, "too-few-items", f"{items} items would be left, and {least} are needed: withdraw fewer."
-        )
+        left = amount(items, "item")
+        raise Problem(409, "too-few-items", f"{left} would be left, and {least} are needed: withdraw fewer.")
     if items > MOST_STOCK:
         raise Problem(
             409,

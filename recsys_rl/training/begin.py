@@ -118,7 +118,7 @@ def _of_items(config: Config, resumed: Checkpoint | None) -> Checkpoint | None:
     if tables is None:
         return there
     from recsys_rl.checkpoint.stock import encoding_of, joined, over  # polars
-    from recsys_rl.data.tables.items import read_items, stock_items
+    from recsys_rl.data.tables.items import check_columns, read_items, stock_items
 
     find_items: Callable[[Any], str | None] = tables.items_of_log
     file = config.data_config.items or find_items(getattr(config.agent_config, "log", None) or ())
@@ -126,6 +126,7 @@ def _of_items(config: Config, resumed: Checkpoint | None) -> Checkpoint | None:
         return there
     column = tables.columns(config.env_config).get("item", "item")
     facts = read_items(file, column, bool(there.catalogue.item_names), encoding_of(there).columns)
+    check_columns(file, facts, encoding_of(there).columns)
     items = joined(there, stock_items(facts.ids, facts), goes_on=False, clock=facts.clock)
     return over(there, items, learns=True, clock=facts.clock)
 

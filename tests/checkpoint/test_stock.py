@@ -120,6 +120,24 @@ def test_a_new_item_has_the_logit_of_a_known_one_with_its_features(tmp_path: Pat
     assert torch.equal(item_features(catalogue), item_features(checkpoint.catalogue))
 
 
+@pytest.mark.parametrize(
+    ("head", "row", "named"),
+    [
+        (["item", "brand", "genres", "cost"], ["n1", "a", "x", 1.0], "'price'"),
+        (["item", "brand", "genres", "price"], ["n1", "a", "x", 1.0], "each item once"),
+    ],
+)
+def test_a_file_that_would_lose_what_is_known_of_items_is_refused(
+    tmp_path: Path, head: list[str], row: list[object], named: str
+) -> None:
+    checkpoint = trained(tmp_path, "reinforce", known=True, several=False)
+    file = write_csv(tmp_path / "new.csv", head, [row, row])
+    with pytest.raises(UserError, match=named):
+        Recommender(checkpoint).with_new_items(file)
+    empty = write_csv(tmp_path / "gap.csv", [*head[:3], "price"], [["n1", "a", "x", ""]])
+    assert Recommender(checkpoint).with_new_items(empty)[0].catalogue.num_items == 7
+
+
 @pytest.mark.proof
 def test_train_lays_a_checkpoint_over_a_file_of_items(tmp_path: Path) -> None:
     log, first = clicks(tmp_path / "log.csv", rows=300, items=6), items_file(tmp_path / "items.csv", 6)

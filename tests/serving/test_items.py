@@ -100,8 +100,11 @@ def test_items_come_change_and_go(one_step: Path, tmp_path: Path) -> None:
             "added": 0, "changed": 0, "withdrawn": 0, "unchanged": 4,
             "items": 4, "stock": 4, "unknown_values": 0, "not_showable": 0,
         }  # fmt: skip
-        answer = post(client, items=[NEW, {**ITEMS[1], "features": {"brand": "a"}}], withdraw=["i0"])
+        change = {"items": [NEW, {**ITEMS[1], "features": {"brand": "a"}}], "withdraw": ["i0"]}
+        answer = post(client, **change)
         assert (answer["added"], answer["changed"], answer["withdrawn"]) == (1, 1, 1)
+        repeated = post(client, **change)  # as of a caller who lost the answer
+        assert (repeated["unchanged"], repeated["withdrawn"], repeated["stock"]) == (3, 0, answer["stock"])
         assert (answer["items"], answer["unknown_values"]) == (4, 1)
         assert shown(client, 80) == {"n1", "i1", "i2", "i3"}
         found = {x["item_id"]: x["available"] for x in client.get("/v1/items?q=").json()["items"]}
@@ -144,8 +147,8 @@ def test_only_is_the_whole_stock(one_step: Path, tmp_path: Path) -> None:
         ({"items": [NEW, NEW]}, 422, "item-twice", "n1"),
         ({"items": [ITEMS[0]], "withdraw": ["i0"]}, 422, "item-twice", "i0"),
         ({"items": [NEW], "withdraw": ["i7"]}, 422, "unknown-item", "i7"),
-        ({"withdraw": ["i0", "i1", "i2"]}, 409, "too-few-items", "1 items"),
-        ({"items": [NEW], "only": True}, 409, "too-few-items", "1 items"),
+        ({"withdraw": ["i0", "i1", "i2"]}, 409, "too-few-items", "1 item "),
+        ({"items": [NEW], "only": True}, 409, "too-few-items", "1 item "),
         ({"items": [{"item_id": "x", "color": 1}]}, 422, "wrong-field", "color"),
     ],
 )

@@ -64,6 +64,8 @@ class ItemFacts:
     clock: Clock = ""
     periods: Mapping[Any, tuple[int, int]] = field(default_factory=dict)  # by id or key
     former: Mapping[Any, Any] = field(default_factory=dict)  # the id of each key
+    columns: Collection[str] = ()  # of the file, also those without a value, by the names of attributes
+    repeats: bool = False  # an id stands in several rows, the first of which is kept
     note: str = ""
 
     def gaps(self, ids: Sequence[Any]) -> str:
@@ -152,6 +154,8 @@ def read_items(
         clock=clock,
         periods=periods,
         former=former,
+        columns={_plain(name) for name in names},
+        repeats=bool(repeated),
         note=f"{number:,} items in {one_line(path.name)}" + f" ({said})" * bool(said),
     )
 
@@ -376,6 +380,26 @@ def stock_items(ids: Sequence[Any], facts: ItemFacts) -> list[StockItem]:
         title, features = str(facts.titles.get(key, id_)), _features(key, facts, numbers)
         items.append(StockItem(id_, title, features, until == EVER and key == id_, since, until))
     return items
+
+
+def check_columns(path: object, facts: ItemFacts, columns: Collection[str]) -> None:
+    """Raise UserError if the file at ``path`` lacks a column that a policy reads, or repeats an id.
+
+    Otherwise an item of the file would lose what was known of it, or one of its rows would be dropped.
+    """
+    lacking = [
+        name
+        for name in columns
+        if name not in (GENRES, YEAR)
+        and not (facts.embeddings if name == EMBEDDING else name in facts.columns)
+    ]
+    if lacking:
+        raise UserError(
+            f"{one_line(path)} lacks columns that the policy knows of its items, {listed(lacking)}: add "
+            "them; cells may be empty."
+        )
+    if facts.repeats:
+        raise UserError(f"{one_line(path)} has an id in several rows: give each item once.")
 
 
 def _features(id_: object, facts: ItemFacts, numbers: Collection[str]) -> dict[str, Any]:

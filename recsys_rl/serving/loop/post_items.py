@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys_rl.data.tables.item_encoding import EMBEDDING, GENRES
-from recsys_rl.data.tables.items import read_items, stock_items
+from recsys_rl.data.tables.items import check_columns, read_items, stock_items
 from recsys_rl.errors import UserError, amount, listed, one_line
 from recsys_rl.serving.loop.client import Client
 
@@ -54,6 +54,7 @@ def post_items(path: str, url: str, token: str | None = None, only: bool = False
         raise UserError(
             f"{one_line(path)} has columns of moments, as an export of a record has: give the items of now."
         )
+    check_columns(path, facts, columns)
     items, found = [], dict[str, None]()
     for item in stock_items(facts.ids, facts):
         features = {}

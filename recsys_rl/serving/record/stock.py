@@ -69,6 +69,11 @@ class Stock:
         return {item.id: row for row, item in enumerate(self.added) if self.gone[row] == NEVER}
 
     @cached_property
+    def ids(self) -> frozenset[str]:
+        """The ids of all items, also of those that are gone."""
+        return frozenset(item.id for item in self.added)
+
+    @cached_property
     def items(self) -> list[StockItem]:
         """The items by their rows; each counts as live, as ``at`` tells which may be shown."""
         return [StockItem(item.id, item.title, item.features) for item in self.added]
