@@ -261,14 +261,20 @@ def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Any:
     UserError if the saved state doesn't fit.
     """
     agent = make_agent(checkpoint.config, checkpoint.interface, checkpoint.catalogue, scaled_as=scaled_as)
-    state = dict(checkpoint.agent)
-    if not any(
-        name.startswith("optimizer.") for name in state
-    ):  # laid over other items (checkpoint/stock.py)
-        state |= {name: own for name, own in agent.state_dict().items() if name.startswith("optimizer.")}
+    restore(agent, checkpoint.agent)
+    return agent
+
+
+def restore(agent: Any, state: Mapping[str, Tensor]) -> None:
+    """Load the state of a checkpoint. Raises UserError if it doesn't fit.
+
+    That of a policy which was laid over other items (checkpoint/stock.py) has nothing of the optimiser.
+    """
+    if not any(name.startswith("optimizer.") for name in state):
+        own = {name: tensor for name, tensor in agent.state_dict().items() if name.startswith("optimizer.")}
+        state = {**state, **own}
     with restoring():
         agent.load_state_dict(state)
-    return agent
 
 
 def _features(

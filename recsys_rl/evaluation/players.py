@@ -17,7 +17,7 @@ from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.rivals import tuning
 from recsys_rl.evaluation.rivals.best_slate import BestSlate
 from recsys_rl.evaluation.rivals.expected import ByExpectedReward
-from recsys_rl.make import episodes, make_agent, make_env, one_visit
+from recsys_rl.make import episodes, make_agent, make_env, one_visit, restore
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.protocols import Env, Policy
 from recsys_rl.settings.config import Config
@@ -113,10 +113,7 @@ def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Playe
             agent = make_agent(config, env.interface, table.world.catalogue, 1, streams, table.device)
         if config.model_config == table.config.model_config:
             agent.share_index(untrained)
-        with restoring():
-            agent.load_state_dict(
-                {name: tensor.to(table.device) for name, tensor in checkpoint.agent.items()}
-            )
+        restore(agent, {name: tensor.to(table.device) for name, tensor in checkpoint.agent.items()})
         players[entry.name] = Player(agent, False, config, checkpoint)
         players[f"{entry.name}-greedy"] = Player(agent, True, config, checkpoint)
     first = entries[0]

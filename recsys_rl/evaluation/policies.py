@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from recsys_rl.checkpoint import Checkpoint, restoring
+from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.mixture import EpsilonMixture, Fixed
 from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.rivals.linear_bandit import Thompson
 from recsys_rl.evaluation.row_makers import RowMakers
-from recsys_rl.make import make_agent
+from recsys_rl.make import make_agent, restore
 from recsys_rl.protocols import Behaviour
 from recsys_rl.records import PRIVILEGED
 from recsys_rl.settings.fields import did_you_mean
@@ -131,8 +131,7 @@ class Behaviours:
         streams["shuffle"] = torch.Generator()
         agent = make_agent(config, self.env.interface, self.table.world.catalogue, 1, streams)
         if trained:
-            with restoring():
-                agent.load_state_dict(checkpoint.agent)
+            restore(agent, checkpoint.agent)
         return agent if self.reading is None else self.reading(agent)
 
 

@@ -129,7 +129,10 @@ def test_train_serve_export_train_again_and_judge(tmp_path: Path, monkeypatch: p
         assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0
     assert out.read_bytes() == before
     frame = pl.read_parquet(out)
-    assert {*frame.columns} == {*pl.read_csv(old).columns, "candidates", "time", "policy", "version"}
+    assert {*frame.columns} == {
+        *pl.read_csv(old).columns,
+        *("candidates", "stock", "time", "policy", "version"),
+    }
     assert frame["article"].dtype == pl.Int64 and frame["visitor"].to_list() == [f"v{x}" for x in range(60)]
     assert frame["click"].to_list() == [1.0] + [0.0] * 59
     assert frame["context.age"].to_list() == [float(20 + user) for user in range(60)]

@@ -74,7 +74,7 @@ def test_quickstart(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert main(["evaluate", "--algo", "ppo", "--checkpoint", "checkpoints/ppo.pt"]) == 0
     out, err = capsys.readouterr()
-    assert err.endswith("\nplaying oracle (13 of 13)\n")
+    assert err.endswith("\nplaying oracle (14 of 14)\n")
     assert out.startswith("drift, ppo after 4,096 steps; synthetic") and "\nppo-greedy " in out
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     kept = {name for name in found if re.match(r"cache/recsys_rl/(rule|searched)-", name)}
