@@ -27,6 +27,7 @@ from recsys_rl.models.towers import RATE, TwoTowers
 
 HIDDEN = 32
 HORIZON = 1000
+"""Minibatches of a log over which mean and deviation of its rewards are taken."""
 Average = Callable[[Tensor], None] | None
 
 

@@ -98,48 +98,51 @@ def test_the_folder_of_a_new_record_survives(writers: Writers, disk: Disk, tmp_p
     store.close()
 
 
+def after_each_cut(library: Path, writers: Writers, folder: Path, task: str) -> Iterator[Store]:
+    """Two records for each sync of the task with a cut in its place: without and with a part of the unsynced.
+
+    The last two are of the task without a cut.
+    """
+    ended, cut = -signal.SIGKILL, 0
+    while ended == -signal.SIGKILL:
+        cut += 1
+        own = folder / str(cut)
+        (own / "disk").mkdir(parents=True)
+        disk = Disk(library, own / "disk", own / "synced")
+        ended = write(writers, disk, task, kill=(cut, ""))
+        for part, lottery in (("none", None), ("some", random.Random(cut))):
+            disk.after_cut(own / part, lottery)
+            store = Store(own / part / "new" / "record.sqlite", {})
+            yield store
+            store.close()
+    assert ended == 0
+
+
 def test_a_record_that_is_being_made_can_be_made_again(
     library: Path, writers: Writers, tmp_path: Path
 ) -> None:
     """The power is cut in place of each sync, with and without a part of what was not synced."""
-    ended, cut = -signal.SIGKILL, 0
-    while ended == -signal.SIGKILL:
-        cut += 1
-        folder = tmp_path / str(cut)
-        (folder / "disk").mkdir(parents=True)
-        disk = Disk(library, folder / "disk", folder / "synced")
-        ended = write(writers, disk, "write_an_event_and_close", kill=(cut, ""))
-        for part, lottery in (("none", None), ("some", random.Random(cut))):
-            disk.after_cut(folder / part, lottery)
-            store = Store(folder / part / "new" / "record.sqlite", {})
-            assert store.integrity() == "ok"
-            people = store.people()
-            assert people in ([], [Person(1, "ann")])
-            store.close()
-    assert ended == 0 and cut > 8 and people, "without a cut the row is there"
+    stores = 0
+    for store in after_each_cut(library, writers, tmp_path, "write_an_event_and_close"):
+        stores += 1
+        assert store.integrity() == "ok"
+        people = store.people()
+        assert people in ([], [Person(1, "ann")])
+    assert stores > 2 * 8 and people, "without a cut the row is there"
 
 
 def test_a_release_that_is_cut_off_anywhere_left_whole_rows_and_their_champion(
     library: Path, writers: Writers, tmp_path: Path
 ) -> None:
     """The power is cut in place of each sync of five actions."""
-    ended, cut, kept = -signal.SIGKILL, 0, set[int]()
-    while ended == -signal.SIGKILL:
-        cut += 1
-        folder = tmp_path / str(cut)
-        (folder / "disk").mkdir(parents=True)
-        disk = Disk(library, folder / "disk", folder / "synced")
-        ended = write(writers, disk, "write_releases", kill=(cut, ""))
-        for part, lottery in (("none", None), ("some", random.Random(cut))):
-            disk.after_cut(folder / part, lottery)
-            store = Store(folder / part / "new" / "record.sqlite", {})
-            rows = store.releases()
-            assert store.integrity() == "ok" and rows == RELEASES[: len(rows)]
-            assert store.facts.get("champion") == (rows[-1].champion if rows else None)
-            assert history_of(rows) == history_of(RELEASES[: len(rows)])
-            kept.add(len(rows))
-            store.close()
-    assert ended == 0 and kept == {0, 1, 2, 3, 4, 5}
+    kept = set[int]()
+    for store in after_each_cut(library, writers, tmp_path, "write_releases"):
+        rows = store.releases()
+        assert store.integrity() == "ok" and rows == RELEASES[: len(rows)]
+        assert store.facts.get("champion") == (rows[-1].champion if rows else None)
+        assert history_of(rows) == history_of(RELEASES[: len(rows)])
+        kept.add(len(rows))
+    assert kept == {0, 1, 2, 3, 4, 5}
 
 
 @pytest.mark.proof
@@ -147,24 +150,15 @@ def test_a_post_of_items_that_is_cut_off_anywhere_is_there_as_a_whole_or_not_at_
     library: Path, writers: Writers, tmp_path: Path
 ) -> None:
     """The power is cut in place of each sync of two posts; what was answered stays."""
-    ended, cut, kept = -signal.SIGKILL, 0, set[int]()
-    while ended == -signal.SIGKILL:
-        cut += 1
-        folder = tmp_path / str(cut)
-        (folder / "disk").mkdir(parents=True)
-        disk = Disk(library, folder / "disk", folder / "synced")
-        ended = write(writers, disk, "write_items", kill=(cut, ""))
-        for part, lottery in (("none", None), ("some", random.Random(cut))):
-            disk.after_cut(folder / part, lottery)
-            store = Store(folder / part / "new" / "record.sqlite", {})
-            stock = store.stock()
-            posts = len(stock.changes) // 3
-            wanted = Stock().after([row for rows in POSTS[:posts] for row in rows])
-            assert store.integrity() == "ok" and [*store.changed_rows()] == []
-            assert stock == wanted and len(stock.changes) % 3 == 0
-            kept.add(posts)
-            store.close()
-    assert ended == 0 and kept == {0, 1, 2}
+    kept = set[int]()
+    for store in after_each_cut(library, writers, tmp_path, "write_items"):
+        stock = store.stock()
+        posts = len(stock.changes) // 3
+        wanted = Stock().after([row for rows in POSTS[:posts] for row in rows])
+        assert store.integrity() == "ok" and [*store.changed_rows()] == []
+        assert stock == wanted and len(stock.changes) % 3 == 0
+        kept.add(posts)
+    assert kept == {0, 1, 2}
 
 
 def test_an_event_that_a_killed_process_had_not_synced_is_synced_before_it_is_known(

@@ -53,7 +53,7 @@ class _Decision:
 
 
 _Choice = tuple[list[str], list[float], float | list[float] | None]
-"""What was shown (K), the probability of each place, and the reward of the whole, or of each place."""
+"""The items shown (K), the probability of each place, and the reward of the whole, or of each place."""
 
 
 class Decisions:
@@ -188,7 +188,7 @@ class Decisions:
         return {"item": list(self.items), **columns}
 
     def notes(self) -> Iterator[str]:
-        """What was left out, and what of the decisions is lost."""
+        """Notes about lines that were left out, and about parts of the decisions that are lost."""
         left = [f"{count:,} {reason}" for reason, count in self.left.items() if count]
         if left:
             yield f"left out: {', '.join(left)}"

@@ -22,7 +22,7 @@ from recsys_rl.data.tables.pieces import MOST_TEXTS, Piece, pieces_text, read_pi
 from recsys_rl.types import Catalogue, ItemFeature
 
 Features = Mapping[str, Any]
-"""What is known of an item, by column: a number, or a text; under GENRES a list of texts, under EMBEDDING a
+"""The values of an item, by column: a number, or a text; under GENRES a list of texts, under EMBEDDING a
 list of numbers. A column without a value is absent."""
 GENRES, YEAR, EMBEDDING = "genres", "year", "embedding"
 RESERVED = ("popularity", "quality", "genres", "kind", "creator")
@@ -193,16 +193,16 @@ def fitted(items: Sequence[StockItem]) -> tuple[ItemEncoding, str]:
 
 def _fitted(name: str, values: Sequence[Any]) -> tuple[Piece, str]:
     """The encoding of a column of these values, None where one is missing, and a note."""
-    there = [value for value in values if value is not None]
-    if isinstance(there[0], str):
-        texts = Counter(there)
+    known = [value for value in values if value is not None]
+    if isinstance(known[0], str):
+        texts = Counter(known)
         common = sorted(texts, key=lambda text: (-texts[text], text))[:MOST_TEXTS]
         rest = len(texts) - len(common)
         note = f"{name} has {len(texts):,} texts: the {rest:,} rarest are other" if rest else ""
-        return Piece(name, "text", values=tuple(sorted(common)), gaps=len(there) < len(values)), note
-    numbers = torch.tensor(there, dtype=torch.float64)
+        return Piece(name, "text", values=tuple(sorted(common)), gaps=len(known) < len(values)), note
+    numbers = torch.tensor(known, dtype=torch.float64)
     mean = numbers.mean()
-    filled = torch.cat([numbers, mean.expand(len(values) - len(there))])
+    filled = torch.cat([numbers, mean.expand(len(values) - len(known))])
     spread = filled.std() if len(filled) > 1 else torch.tensor(0.0)
     scale = float(spread) if float(spread) > 1e-6 * float(numbers.abs().max()) else 1.0
     ends = (float(numbers.min()),), (float(numbers.max()),)
@@ -229,7 +229,7 @@ def _names(piece: Piece, name: str) -> list[str]:
 
 
 def is_number(value: object) -> bool:
-    """True for a finite number that is no truth."""
+    """True for a finite number, not for True or False."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

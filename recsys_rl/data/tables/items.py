@@ -403,7 +403,7 @@ def check_columns(path: object, facts: ItemFacts, columns: Collection[str]) -> N
 
 
 def _features(id_: object, facts: ItemFacts, numbers: Collection[str]) -> dict[str, Any]:
-    """What is known of one item, by column; ``numbers``: the columns of numbers."""
+    """The values of one item, by column; ``numbers``: the columns of numbers."""
     row: dict[str, Any] = {}
     if facts.genres.get(id_):
         row[GENRES] = [*facts.genres[id_]]
