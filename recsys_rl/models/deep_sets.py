@@ -4,13 +4,13 @@ stocks with a cap that the entries fill and empty.
 With the features f_k of the item shown at place k, its signals s_k, and the user's profile u::
 
     h_k = relu([f_k, s_k, u . e_k] W + b)        mean = sum_k h_k / L
-    w_k = h_k V + c                              m <- min(1, keep m + w_k), from m = 0 before the first entry
+    w_k = RATE (h_k V + c)                       m <- min(1, keep m + w_k), from m = 0 before the first entry
 
-The summary is the mean and the STOCKS numbers m. ``SessionSum`` is linear in the features, so it can't add up
-what an item did to the user: how satisfied they were is a curved function of their reaction, the item and the
-taste. Here each item has its own hidden units. In recommenders, deep interest networks (Zhou et al. 2018,
-arXiv:1706.06978) read a history in this way. The mean is a sum divided by the length L of the window, and not
-by the number of entries, so it grows with them.
+The summary is the mean, and LOUD times the STOCKS numbers m. ``SessionSum`` is linear in the features, so it
+can't add up what an item did to the user: how satisfied they were is a curved function of their reaction, the
+item and the taste. Here each item has its own hidden units. In recommenders, deep interest networks (Zhou et
+al. 2018, arXiv:1706.06978) read a history in this way. The mean is a sum divided by the length L of the
+window, and not by the number of entries, so it grows with them.
 
 A sum can't be full: after ten good items, the eleventh adds as much as the first. What a user has of patience
 or trust has an end at which more adds nothing, and from which one bad item takes away. So each stock stops at
@@ -33,7 +33,8 @@ from recsys_rl.models.towers import RATE
 from recsys_rl.types import tree_map
 
 STOCKS = 8
-FIRST_GAIN = 0.2  # of V: a dozen first entries don't fill a stock
+LOUD = 4.0  # hidden layers learn sooner from larger numbers, and stocks are few
+FIRST_GAIN = 0.2 / RATE  # of V: a dozen first entries don't fill a stock
 FIRST_KEEP = (1.5, 6.0)  # logits of the first and the last stock's keep: .82 and .998
 
 
@@ -52,7 +53,7 @@ class DeepSets(nn.Module):
     products, reads_profile, expects_signals = False, True, False
     profile: slice | None = None
 
-    def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 32) -> None:
+    def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:
         """``length``: L, entries of the window. ``num_inputs``: X, numbers of an entry. ``size``: H."""
         super().__init__()
         self.out_features, self.length = size + STOCKS, length
@@ -78,12 +79,12 @@ class DeepSets(nn.Module):
     def read(self, state: Units) -> Tensor:
         """The summary (N, H + STOCKS) of each history."""
         mean = ((state.shown / self.length).unsqueeze(1) @ state.units).squeeze(1)
-        return torch.cat([mean, self._stocks(state)], 1)
+        return torch.cat([mean, LOUD * self._stocks(state)], 1)
 
     def _of(self, entries: Tensor) -> tuple[Tensor, Tensor]:
         """h (n, H) and w (n, STOCKS) of n entries (n, X)."""
         units = self.layer(entries).relu_()
-        return units, self.push(units)
+        return units, RATE * self.push(units)
 
     def _stocks(self, state: Units) -> Tensor:
         """m (N, STOCKS) after the window."""
