@@ -8,6 +8,7 @@ policy: so the policy reads other items by the same numbers.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -168,6 +169,24 @@ def there(catalogue: Catalogue, moments: Tensor) -> Tensor:
     )
     at = moments.unsqueeze(1)
     return (since <= at) & (at < until)
+
+
+def then_and_now(catalogue: Catalogue) -> Catalogue:
+    """The catalogue where items that are gone count as never there: a log then shows policies of now.
+
+    An item of whose rows one is there now is there now, also by its former rows: it is known otherwise today.
+    """
+    name = (STOCK if clock_of(catalogue) == "stock" else TIMES)[1]
+    until, same = catalogue.attributes[name], same_item(catalogue)
+    now = torch.zeros_like(catalogue.available).index_put((same[until == NEVER],), torch.tensor(True))[same]
+    attributes = {**catalogue.attributes, name: until.masked_fill(~now, ALWAYS)}
+    return dataclasses.replace(catalogue, attributes=attributes)
+
+
+def same_item(catalogue: Catalogue) -> Tensor:
+    """(I,) int64: the first row with the id of the item."""
+    first: dict[int | str, int] = {}
+    return torch.tensor([first.setdefault(catalogue.id_of(row), row) for row in range(catalogue.num_items)])
 
 
 def facts_text(rows: Sequence[Features]) -> str:
