@@ -3,8 +3,8 @@
     python -m benchmarks.ope_stocks [--only stocks|mask] [--logs 400] [--seed 0] [--smoke]
 
 A made-up shop: each person likes one of 8 brands and cheap things, and an item has a charm that no column
-tells. Decisions are single ones, drawn by a softmax of what the shop guesses, and each could show the items of
-its own moment. Truths are exact.
+tells. Decisions are single ones, drawn by a softmax of what the shop guesses, and each could show the items
+of its own moment. Truths are exact.
 
 `stocks`: logs of 500 decisions; 40 items are there from the first one on, 20 come and 10 go while the log is
 made, and 12 come after. ``covered`` counts the 95 % intervals that hold the true value of a policy over the
