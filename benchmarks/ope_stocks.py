@@ -276,7 +276,10 @@ def _going(kind: str, number: int, champion: Tabled, challenger: Tabled, noise: 
     return liked[:45].argsort(descending=True)[:number]
 
 
-QUESTIONS = {"stocks": (stocks, 500), "mask": (mask, 1_000)}
+QUESTIONS: dict[str, tuple[Callable[[int, int, int], list[Row]], int]] = {
+    "stocks": (stocks, 500),
+    "mask": (mask, 1_000),
+}
 
 
 def main() -> None:
@@ -288,8 +291,9 @@ def main() -> None:
     rows: list[Row] = []
     for question, (answer, decisions) in QUESTIONS.items():
         if args.only in (None, question):
-            sizes = (2, 100) if args.smoke else (args.logs, decisions)
-            rows += [{"question": question, "seed": args.seed, **row} for row in answer(*sizes, args.seed)]
+            logs, size = (2, 100) if args.smoke else (args.logs, decisions)
+            found = answer(logs, size, args.seed)
+            rows += [{"question": question, "seed": args.seed, **row} for row in found]
     tables.publish(rows, args)
 
 

@@ -240,14 +240,18 @@ def test_the_log_has_the_probabilities_of_the_policy(
     mine = agent_of(policy).place_logprobs(observe(part, policy.catalogue), part.items).sum(1)
     torch.testing.assert_close(mine, part.logprobs, atol=1e-5, rtol=0)
 
-    # Of the draws among the items of now, the share of those that were not there at the decision.
+    # Of the draws among the items of now, the share of ids that were not there at the decision.
     of = replay(part, policy.catalogue, torch.zeros(len(mine)), 1.0, torch.Generator().manual_seed(0))
-    agent, now = agent_of(policy), policy.catalogue.available
+    agent, now, ids = agent_of(policy), policy.catalogue.available, policy.catalogue.item_names
     obs = dataclasses.replace(observe(part, policy.catalogue), mask=now.expand(len(mine), -1))
     chances = agent.scores(obs).double().softmax(1)
     since, until = (policy.catalogue.attributes[name] for name in STOCK)
     assert part.stock is not None
-    then = [[int(a) <= m < int(b) for a, b in zip(since, until, strict=True)] for m in part.stock.tolist()]
+    could = [
+        {id_ for id_, a, b in zip(ids, since, until, strict=True) if int(a) <= m < int(b)}
+        for m in part.stock.tolist()
+    ]
+    then = [[id_ in some for id_ in ids] for some in could]
     share = float((chances * ~torch.tensor(then)).sum(1).mean())
     assert unjudged(of, agent) == pytest.approx(share, abs=1e-6) and (share > 0.2) is known
 

@@ -171,22 +171,31 @@ def there(catalogue: Catalogue, moments: Tensor) -> Tensor:
     return (since <= at) & (at < until)
 
 
-def then_and_now(catalogue: Catalogue) -> Catalogue:
-    """The catalogue where items that are gone count as never there: a log then shows policies of now.
+def there_now(catalogue: Catalogue) -> Tensor:
+    """(I,) bool: the items without an end."""
+    return catalogue.attributes[(STOCK if clock_of(catalogue) == "stock" else TIMES)[1]] == NEVER
 
-    An item of whose rows one is there now is there now, also by its former rows: it is known otherwise today.
+
+def then_and_now(catalogue: Catalogue) -> Catalogue:
+    """The catalogue in which items that are gone count as never there.
+
+    An item of which more is known by now stands in several rows: it is not gone by its former ones.
     """
     name = (STOCK if clock_of(catalogue) == "stock" else TIMES)[1]
-    until, same = catalogue.attributes[name], same_item(catalogue)
-    now = torch.zeros_like(catalogue.available).index_put((same[until == NEVER],), torch.tensor(True))[same]
-    attributes = {**catalogue.attributes, name: until.masked_fill(~now, ALWAYS)}
-    return dataclasses.replace(catalogue, attributes=attributes)
+    stays = of_ids(first_rows(catalogue), there_now(catalogue).unsqueeze(0))[0]
+    until = catalogue.attributes[name].masked_fill(~stays, ALWAYS)
+    return dataclasses.replace(catalogue, attributes={**catalogue.attributes, name: until})
 
 
-def same_item(catalogue: Catalogue) -> Tensor:
-    """(I,) int64: the first row with the id of the item."""
+def first_rows(catalogue: Catalogue) -> Tensor:
+    """(I,) int64: the first row with the id of each row."""
     first: dict[int | str, int] = {}
     return torch.tensor([first.setdefault(catalogue.id_of(row), row) for row in range(catalogue.num_items)])
+
+
+def of_ids(first: Tensor, rows: Tensor) -> Tensor:
+    """(E, I) bool: all rows of the ids that have one in ``rows`` (E, I). ``first`` is ``first_rows``."""
+    return torch.zeros(rows.shape).index_add(1, first, rows.float())[:, first] > 0
 
 
 def facts_text(rows: Sequence[Features]) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
-from recsys_rl.checkpoint.stock import encoding_of, has_encoding
+from recsys_rl.checkpoint.stock import find_encoding
 from recsys_rl.data.tables.item_encoding import items_of
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
@@ -153,10 +153,11 @@ def heldout_log(log: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Sides, De
 
 def _strange(champion: Checkpoint) -> str:
     """A sentence if many of a place's items have texts that the champion takes for *other*; "" if not."""
-    if not has_encoding(champion):
+    encoding = find_encoding(champion)
+    if encoding is None:
         return ""
     live = [item.features for item in items_of(champion.catalogue) if item.live]
-    share = encoding_of(champion).unknown(live) / max(1, len(live))
+    share = encoding.unknown(live) / max(1, len(live))
     if share <= MOST_STRANGE:
         return ""
     return (
