@@ -55,7 +55,8 @@ def chances(checkpoint: Path, slate: bool) -> tuple[list[str], Tensor]:
         now = visit.consume(torch.tensor([consumed])) if consumed else visit
         scores = laid.agent.scores(now.observe(left.unsqueeze(0))).double()[0].masked_fill(~left, -torch.inf)
         some = fresh & left
-        return (1 - SHARE) * scores.softmax(0) + SHARE * some / some.sum()
+        mixture: Tensor = (1 - SHARE) * scores.softmax(0) + SHARE * some / some.sum()
+        return mixture
 
     every = torch.ones(number, dtype=torch.bool)
     with torch.no_grad():
