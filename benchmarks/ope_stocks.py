@@ -1,6 +1,6 @@
 """Off-policy estimates where items come and go.
 
-    python -m benchmarks.ope_stocks [--only stocks|mask] [--logs 400] [--seed 0] [--smoke]
+    python -m benchmarks.ope_stocks [--only stocks|mask] [--logs 160] [--seed 0] [--smoke]
 
 A made-up shop: each person likes one of 8 brands and cheap things, and an item has a charm that no column
 tells. Decisions are single ones, drawn by a softmax of what the shop guesses, and each could show the items
@@ -283,7 +283,7 @@ QUESTIONS: dict[str, tuple[Callable[[int, int, int], list[Row]], int]] = {
 
 
 def main() -> None:
-    parser = tables.parser(__doc__, "logs", 400)
+    parser = tables.parser(__doc__, "logs", 160)
     parser.add_argument("--only", choices=tuple(QUESTIONS), help="one question; without it, all")
     parser.add_argument("--seed", type=int, default=0)
     args = tables.parse(parser, "ope_stocks")
