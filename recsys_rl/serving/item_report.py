@@ -36,28 +36,28 @@ class ItemCounts:
 
     async def now(self) -> Shown:
         """The counts, after WAIT at most. Raises the errors of reading the record."""
+        shared, shown = self.worker.shared, self.shown
+        version = shared.active.version
+        if shown is None or shown.champion != version.row.sha256:
+            await self.close()
+            shown = self.shown = Shown(shared.store.path, version, shared.settings.feedback_window)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._follow())
-        await asyncio.wait([self._task], timeout=WAIT)
-        if self._task.done():
-            self._task.result()
-        assert self.shown is not None
-        return self.shown
+            self._task = asyncio.create_task(self._follow(shown))
+        task = self._task
+        await asyncio.wait([task], timeout=WAIT)
+        if task.done():
+            task.result()
+        return shown
 
     async def close(self) -> None:
         """Read no more."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._task
+            await asyncio.wait([self._task])
 
-    async def _follow(self) -> None:
-        shared = self.worker.shared
-        version = shared.active.version
-        if self.shown is None or self.shown.champion != version.row.sha256:
-            self.shown = Shown(shared.store.path, version, shared.settings.feedback_window)
+    async def _follow(self, shown: Shown) -> None:
         moment: Moment = await self.worker.submit(ReadMoment())
-        while await asyncio.to_thread(self.shown.read, moment):
+        while await asyncio.to_thread(shown.read, moment):
             pass
 
 
