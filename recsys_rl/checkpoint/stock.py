@@ -35,11 +35,10 @@ DENSE = ("head.logits.weight", "head.logits.bias")
 
 def encoding_of(checkpoint: Checkpoint) -> ItemEncoding:
     """The encodings of the items of a policy. Raises UserError if it has none."""
-    config = _own(checkpoint)
-    tables = config.platform.tables
-    encoding: ItemEncoding | None = None if tables is None else tables.encoding(config.env_config)
+    encoding = find_encoding(checkpoint)
     if encoding is None:
-        which = "of an earlier version" if tables is not None else f"of {config.env}"
+        config = _own(checkpoint)
+        which = "of an earlier version" if config.platform.tables is not None else f"of {config.env}"
         raise UserError(
             f"The policy is {which}, whose items are those of its training for ever: train again on a log of "
             "your own, with these items."
@@ -53,10 +52,12 @@ def _own(checkpoint: Checkpoint) -> Config:
     return config_at_home(checkpoint.config, home) if home else checkpoint.config
 
 
-def has_encoding(checkpoint: Checkpoint) -> bool:
-    """True for a policy that can be laid over other items."""
-    tables = _own(checkpoint).platform.tables
-    return tables is not None and tables.encoding(_own(checkpoint).env_config) is not None
+def find_encoding(checkpoint: Checkpoint) -> ItemEncoding | None:
+    """The encodings of the items of a policy; None if it can't be laid over other items."""
+    config = _own(checkpoint)
+    tables = config.platform.tables
+    found: ItemEncoding | None = None if tables is None else tables.encoding(config.env_config)
+    return found
 
 
 def over(

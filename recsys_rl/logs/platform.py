@@ -287,12 +287,13 @@ def _loaded(
     facts = _facts(items, files.items, overview)
     source = " + ".join(Path(path).name for path in paths)
     ids, shares = overview.ids, overview.shares
+    last = files.last_time if facts.clock == "time" else None
     encoding, merged = fitted(stock_items(ids, facts))
     share_of = dict(zip(ids, shares.tolist(), strict=True))
     # Features tell what the policy needs of an item; that it was there tells that it was not chosen.
     if encoding.knows_items or facts.clock:
         ids = tuple(sorted({*ids, *facts.ids}))
-    chosen = stock_items(ids, facts)
+    chosen = stock_items(ids, facts, last)
     encoding, merged = fitted(chosen)
     shares = torch.tensor([share_of.get(item.id, 0.0) for item in chosen])
     catalogue = encoding.catalogue(chosen, shares, source, facts.clock)

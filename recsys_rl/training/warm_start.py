@@ -37,10 +37,10 @@ def check_items(config: Config, world: World, warm: Checkpoint) -> tuple[Checkpo
     """
     path, tables = config.train_config.init_from, config.platform.tables
     if world.catalogue.own:
-        from recsys_rl.checkpoint.stock import has_encoding, over  # polars
+        from recsys_rl.checkpoint.stock import find_encoding, over  # polars
         from recsys_rl.data.tables.item_encoding import items_of
 
-        if has_encoding(warm):
+        if find_encoding(warm) is not None:
             warm = over(warm, items_of(world.catalogue), learns=True)
         known, seen = item_features(warm.catalogue), item_features(world.catalogue)
         same = known.shape == seen.shape and torch.equal(known, seen)

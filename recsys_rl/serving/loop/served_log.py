@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
-from recsys_rl.checkpoint.stock import encoding_of, has_encoding
+from recsys_rl.checkpoint.stock import find_encoding
 from recsys_rl.data.tables.item_encoding import items_of
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
@@ -151,7 +151,8 @@ def heldout_log(log: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Sides, De
 
 def _unknown(laid: Checkpoint) -> float:
     """The share of a place's items of now with texts that the policy over them takes for *other*."""
-    if not has_encoding(laid):
+    encoding = find_encoding(laid)
+    if encoding is None:
         return 0.0
     live = [item.features for item in items_of(laid.catalogue) if item.live]
-    return encoding_of(laid).unknown(live) / max(1, len(live))
+    return encoding.unknown(live) / max(1, len(live))
