@@ -15,7 +15,16 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import config_at_home
-from recsys_rl.data.tables.item_encoding import ALWAYS, NEVER, Clock, ItemEncoding, StockItem, items_of
+from recsys_rl.data.tables.item_encoding import (
+    ALWAYS,
+    NEVER,
+    Clock,
+    ItemEncoding,
+    StockItem,
+    clock_of,
+    fitted,
+    items_of,
+)
 from recsys_rl.errors import UserError
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World
@@ -86,6 +95,27 @@ def over(
         }
     world = World(catalogue, checkpoint.population)
     return dataclasses.replace(checkpoint, config=config, interface=interface, world=world, agent=agent)
+
+
+def encoded_anew(checkpoint: Checkpoint) -> Checkpoint:
+    """The place of a policy, without weights, with encodings made of the items that may be shown now."""
+    old, items = checkpoint.catalogue, items_of(checkpoint.catalogue)
+    tables = checkpoint.config.platform.tables
+    assert tables is not None
+    encoding, _ = fitted([item for item in items if item.live])
+    catalogue = encoding.catalogue(items, old.popularity, old.source, clock_of(old))
+    size = catalogue.embedding.shape[1]
+    env_config = dataclasses.replace(
+        tables.with_encoding(checkpoint.config.env_config, encoding), embedding_dim=size
+    )
+    nobody = checkpoint.population.profile.new_zeros(0, size)
+    return dataclasses.replace(
+        checkpoint,
+        config=dataclasses.replace(checkpoint.config, env_config=env_config),
+        interface=tables.interface(env_config, catalogue),
+        world=World(catalogue, dataclasses.replace(checkpoint.population, profile=nobody, taste=nobody)),
+        agent={},
+    )
 
 
 def joined(
