@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -94,9 +94,10 @@ class Direct(NetworkPolicy[DirectConfig]):
         self.model.span.copy_(torch.stack([batch.possible[:, 0].min(), batch.possible[:, 1].max()]))
         averages = StepMeans()
         for minibatch in batch.split(self.config.batch_size):
-            loss = self.loss(minibatch)
+            obs = self.model.summarised(minibatch.obs)
+            loss = self.loss(replace(minibatch, obs=obs))
             self.optimizer.zero_grad()
-            (loss + self.reward_loss(minibatch)).backward()
+            (loss + self.reward_loss(minibatch, obs)).backward()
             self.optimizer.step()
             self.mean.lerp_(self.optimizer.weights, 1 - DECAY)
             averages.add(loss=loss)
