@@ -118,7 +118,7 @@ class Direct(NetworkPolicy[DirectConfig]):
     def _validate(self) -> dict[str, float]:
         """Keep the average of the weights if it is the best one; at the end of the run take the best one."""
         metrics, weights = {}, self.optimizer.weights.clone()
-        self.optimizer.weights.copy_(self.mean)
+        self.optimizer.write(self.mean)
         sums = weights.new_zeros(2)  # of the losses, and of the decisions: one process may hold none back
         if self.held_back is not None:
             losses = [self.loss(part) * part.num_rows for part in self.held_back.split(1024)]
@@ -130,7 +130,7 @@ class Direct(NetworkPolicy[DirectConfig]):
         if metrics.get("held_back_loss", 0.0) < self.least_loss:
             self.least_loss = metrics.get("held_back_loss", math.inf)
             self.best.copy_(self.mean)
-        self.optimizer.weights.copy_(self.best if self.updates == self.num_updates else weights)
+        self.optimizer.write(self.best if self.updates == self.num_updates else weights)
         return metrics
 
     @torch.no_grad()

@@ -139,12 +139,12 @@ class ActorCritic(nn.Module):
 
     def _evaluate(self, obs: Obs) -> tuple[Distribution, Tensor, Tensor | None]:
         """Distribution, value (N,), and the query of the expected rewards, of ``summarised`` observations."""
-        inputs = self._inputs(obs)
         varying, sums = self._read(obs)
+        inputs = _joined(self._inputs(obs), None if varying is None else varying.detach())
         outputs, value = dense.actor_critic(inputs, self.activation, self.layers, varying)
         outputs, gates, of_curves = self._parted(outputs)
         blocks = self._blocks(obs, sums)
-        asking = self._reward_query(inputs, varying, blocks)
+        asking = self._reward_query(inputs, blocks)
         logits = self._score((outputs, of_curves), obs, blocks, asking)  # (N, K, A)
         if self.columns is not None:
             logits = logits + self._of_columns(gates, obs)
@@ -180,11 +180,14 @@ class ActorCritic(nn.Module):
         scores: Tensor = self.head(outputs, blocks, items)
         return scores
 
-    def _reward_query(self, inputs: Tensor, varying: Tensor | None, blocks: list[Tensor]) -> Tensor | None:
-        """The query (N, F_i + tower) of the expected rewards; None with a head that knows none."""
+    def _reward_query(self, inputs: Tensor, blocks: list[Tensor]) -> Tensor | None:
+        """The query (N, F_i + tower) of the expected rewards; None with a head that knows none.
+
+        ``inputs`` (N, width) are those of the hidden layers.
+        """
         if not isinstance(self.head, TwoTowerHead):
             return None
-        return self.head.expected.query(_joined(inputs, varying).detach(), blocks)
+        return self.head.expected.query(inputs, blocks)
 
     def lessons(self, rollout: Rollout, average: Average = None) -> Lessons | None:
         """What the steps of a rollout (B = T N) teach beside the policy; None if the head expects no reward.
@@ -212,8 +215,8 @@ class ActorCritic(nn.Module):
         with torch.no_grad():  # their loss reaches nothing before the query
             obs = self.summarised(obs)
             varying, sums = self._read(obs)
-            inputs, blocks = self._inputs(obs), self._blocks(obs, sums)
-        asking = self._reward_query(inputs, varying, blocks)
+            inputs, blocks = _joined(self._inputs(obs), varying), self._blocks(obs, sums)
+        asking = self._reward_query(inputs, blocks)
         assert asking is not None
         return asking
 
