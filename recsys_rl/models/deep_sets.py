@@ -43,14 +43,14 @@ class Units:
     """What the last L entries of N users have, the latest last; 0 or any number at padding."""
 
     units: Tensor  # (N, L, H): h
-    pushes: Tensor  # (N, L, STOCKS): w
+    pushes: Tensor  # (N, L, STOCKS): h V + c
     shown: Tensor  # (N, L): 1 of an entry, 0 of padding
 
 
 class DeepSets(nn.Module):
     """Adds up hidden units of the entries. Without an entry the summary is 0."""
 
-    products, reads_profile, expects_signals = False, True, False
+    products, reads_profile = False, True
     profile: slice | None = None
 
     def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:
@@ -79,19 +79,20 @@ class DeepSets(nn.Module):
     def read(self, state: Units) -> Tensor:
         """The summary (N, H + STOCKS) of each history."""
         mean = ((state.shown / self.length).unsqueeze(1) @ state.units).squeeze(1)
-        return torch.cat([mean, LOUD * self._stocks(state)], 1)
+        return self.summary(mean, state.pushes, state.shown)
+
+    def summary(self, mean: Tensor, pushes: Tensor, shown: Tensor) -> Tensor:
+        """The summary (N, H + STOCKS) from the mean (N, H), h V + c (N, L, STOCKS) and ``shown`` (N, L)."""
+        age = torch.arange(self.length - 1, -1, -1, device=mean.device).unsqueeze(1)  # (L, 1)
+        left = (RATE * self.keep).sigmoid() ** age  # (L, STOCKS): keep^(L - t)
+        sums = (pushes * (shown.unsqueeze(2) * (RATE * left))).cumsum(1)  # (N, L, STOCKS): x
+        stocks = sums[:, -1] - (sums - left).max(1).values.relu()
+        return torch.cat([mean, LOUD * stocks], 1)
 
     def _of(self, entries: Tensor) -> tuple[Tensor, Tensor]:
-        """h (n, H) and w (n, STOCKS) of n entries (n, X)."""
+        """h (n, H), and h V + c (n, STOCKS), of n entries (n, X)."""
         units = self.layer(entries).relu_()
-        return units, RATE * self.push(units)
-
-    def _stocks(self, state: Units) -> Tensor:
-        """m (N, STOCKS) after the window."""
-        age = torch.arange(self.length - 1, -1, -1, device=state.shown.device).unsqueeze(1)  # (L, 1)
-        left = (RATE * self.keep).sigmoid() ** age  # (L, STOCKS): keep^(L - t)
-        sums = (state.pushes * (state.shown.unsqueeze(2) * left)).cumsum(1)  # (N, L, STOCKS): x
-        return sums[:, -1] - (sums - left).max(1).values.relu()
+        return units, self.push(units)
 
 
 def _moved(old: Tensor, new: Tensor, shown: Tensor | None) -> Tensor:

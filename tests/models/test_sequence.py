@@ -340,10 +340,10 @@ def small(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("head", "patience_cost"), [("two-tower", 0.25), ("dense", 0.25), ("scorer", 0.19)])
-def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str, patience_cost: float) -> None:
+@pytest.mark.parametrize("head", ["two-tower", "dense", "scorer"])
+def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str) -> None:
     """20 steps of sessions of at most 7: values and log-probabilities, also across time limits."""
-    env, agent = small(name, patience_cost=patience_cost, head=head)
+    env, agent = small(name, patience_cost=0.25, head=head)
     watched, obs, ends = Watched(env), env.reset(), torch.zeros(2)
     for _ in range(2):
         del watched.successors[:]
@@ -399,8 +399,9 @@ def sliding(encoder: str, algo: str, window: int = 4, patience: float = 1.5) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ShortVideo, "history_length", window)
         env, agent = begin(config)
-    for parameter in agent.model.parameters():
-        parameter.data += 0.2 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
+    for name, parameter in agent.model.named_parameters():
+        size = 0.2 / RATE if "push" in name else 0.2  # stocks far below 0 would make logits of some hundreds
+        parameter.data += size * torch.randn(parameter.shape, generator=rng(parameter.numel()))
     return env, agent
 
 
