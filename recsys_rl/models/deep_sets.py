@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.models.encoders import Linear
+from recsys_rl.models.fast.kept import Kept
 from recsys_rl.models.towers import RATE
 from recsys_rl.types import tree_map
 
@@ -40,11 +41,10 @@ FIRST_KEEP = (1.5, 6.0)  # logits of the first and the last stock's keep: .82 an
 
 @dataclass(frozen=True)
 class Units:
-    """What the last L entries of N users have, the latest last; 0 or any number at padding."""
+    """What the last L entries of N users have, the latest last; 0 at padding."""
 
     units: Tensor  # (N, L, H): h
-    pushes: Tensor  # (N, L, STOCKS): h V + c
-    shown: Tensor  # (N, L): 1 of an entry, 0 of padding
+    pushes: Tensor  # (N, L, STOCKS): w
 
 
 class DeepSets(nn.Module):
@@ -60,42 +60,49 @@ class DeepSets(nn.Module):
         self.layer = Linear(num_inputs, size, 2**0.5, generator)
         self.push = Linear(size, STOCKS, FIRST_GAIN, generator)
         self.keep = nn.Parameter(torch.linspace(*FIRST_KEEP, STOCKS) / RATE)
+        self.kept = Kept()
 
     def start(self, n: int) -> Units:
         """The state of ``n`` users before their first entry."""
-        zeros, shape = self.layer.bias.new_zeros, (n, self.length)
-        return Units(zeros(*shape, self.layer.bias.shape[0]), zeros(*shape, STOCKS), zeros(shape))
+        zeros = self.layer.bias.new_zeros
+        return Units(*(zeros(n, self.length, part.bias.shape[0]) for part in (self.layer, self.push)))
 
     def encode(self, entries: Tensor, shown: Tensor) -> Units:
         """The state after the entries (N, L, X) where ``shown`` (N, L); the others stand before them."""
-        units, pushes = self._of(entries.flatten(0, 1))
-        return Units(units.unflatten(0, shown.shape), pushes.unflatten(0, shown.shape), shown.to(units.dtype))
+        of_entries, there = self._of(entries.flatten(0, 1)), shown.unsqueeze(2)
+        return tree_map(lambda numbers: numbers.unflatten(0, shown.shape) * there, of_entries)
 
     def step(self, state: Units, entry: Tensor, shown: Tensor | None) -> Units:
         """The state after one more entry (N, X) of the users where ``shown`` (N,)."""
-        fresh = Units(*self._of(entry), torch.ones_like(state.shown[:, 0]))
-        return tree_map(lambda old, new: _moved(old, new, shown), state, fresh)
+
+        def moved(old: Tensor, new: Tensor) -> Tensor:
+            later = torch.cat([old[:, 1:], new.unsqueeze(1)], 1)
+            return later if shown is None else torch.where(shown.view(-1, 1, 1), later, old)
+
+        return tree_map(moved, state, self._of(entry))
 
     def read(self, state: Units) -> Tensor:
         """The summary (N, H + STOCKS) of each history."""
-        mean = ((state.shown / self.length).unsqueeze(1) @ state.units).squeeze(1)
-        return self.summary(mean, state.pushes, state.shown)
+        return self.summary(state.units.mean(1), state.pushes)
 
-    def summary(self, mean: Tensor, pushes: Tensor, shown: Tensor) -> Tensor:
-        """The summary (N, H + STOCKS) from the mean (N, H), h V + c (N, L, STOCKS) and ``shown`` (N, L)."""
-        age = torch.arange(self.length - 1, -1, -1, device=mean.device).unsqueeze(1)  # (L, 1)
-        left = (RATE * self.keep).sigmoid() ** age  # (L, STOCKS): keep^(L - t)
-        sums = (pushes * (shown.unsqueeze(2) * (RATE * left))).cumsum(1)  # (N, L, STOCKS): x
+    def summary(self, mean: Tensor, pushes: Tensor) -> Tensor:
+        """The summary (N, H + STOCKS) from the mean (N, H) and w (N, L, STOCKS), 0 at padding."""
+        left = self.kept.of(self._left, self.keep)
+        sums = (pushes * left).cumsum(1)  # (N, L, STOCKS): x
         stocks = sums[:, -1] - (sums - left).max(1).values.relu()
         return torch.cat([mean, LOUD * stocks], 1)
 
-    def _of(self, entries: Tensor) -> tuple[Tensor, Tensor]:
-        """h (n, H), and h V + c (n, STOCKS), of n entries (n, X)."""
-        units = self.layer(entries).relu_()
-        return units, self.push(units)
+    def _left(self, keep: Tensor) -> Tensor:
+        """keep^(L - t), (L, STOCKS)."""
+        age = torch.arange(self.length - 1, -1, -1, device=keep.device).unsqueeze(1)  # (L, 1)
+        return (RATE * keep).sigmoid() ** age
 
+    def _of(self, entries: Tensor) -> Units:
+        """h (n, H) and w (n, STOCKS) of n entries (n, X)."""
+        units, (weight, bias) = self.layer(entries).relu_(), self.to_stocks
+        return Units(units, torch.addmm(bias, units, weight))
 
-def _moved(old: Tensor, new: Tensor, shown: Tensor | None) -> Tensor:
-    """The window ``old`` (N, L, ...) with ``new`` (N, ...) at its end, where ``shown`` (N,)."""
-    moved = torch.cat([old[:, 1:], new.unsqueeze(1)], 1)
-    return moved if shown is None else torch.where(shown.view(-1, *[1] * (old.ndim - 1)), moved, old)
+    @property
+    def to_stocks(self) -> tuple[Tensor, Tensor]:
+        """RATE V (H, STOCKS) and RATE c (STOCKS,)."""
+        return RATE * self.push.weight, RATE * self.push.bias

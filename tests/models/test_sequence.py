@@ -135,7 +135,7 @@ def test_deep_sets_by_hand() -> None:
     encoder.push.weight[:, :3] = torch.tensor([[0.5, 0.1, 0.25], [0.0, 0.04, -0.2]])
     encoder.push.bias.copy_(torch.tensor([-0.25, 0.0, 0.0, 0.3, *[0.0] * 4]))
     for weight in encoder.push.parameters():
-        weight /= RATE
+        weight.div_(RATE)
     encoder.keep.copy_(torch.tensor([50.0, 0.0, 50.0, 0.0, *[0.0] * 4]) / RATE)  # logits of 1 and a half
     window = torch.zeros(1, L, X)
     window[0, -2:] = torch.tensor([[1.0, 0.0, 0.5], [-1.0, 1.0, 0.0]])

@@ -23,9 +23,10 @@ VECTORISED static float dot(const float *a, const float *b, int64_t size) {
 }
 
 VECTORISED static void sum_units(const float *table, const int64_t *history, const float *beside,
-                                 const float *weights, const float *to_stocks, int64_t length, int64_t number,
-                                 int64_t size, float *sums, float *pushes) {
-    memset(pushes, 0, length * STOCKS * sizeof *pushes);
+                                 const float *weights, const float *to_stocks, const float *first, int64_t length,
+                                 int64_t number, int64_t size, float *sums, float *pushes) {
+    for (int64_t k = 0; k < length; k++)
+        for (int m = 0; m < STOCKS; m++) pushes[k * STOCKS + m] = history[k] < 0 ? 0.0f : first[m];
     for (int64_t at = 0; at < size; at += UNITS) {
         float sum[UNITS] = {0}, x[UNITS];
         for (int64_t k = 0; k < length; k++) {
@@ -50,12 +51,12 @@ VECTORISED static void sum_units(const float *table, const int64_t *history, con
 
 /* table (items, size), history (rows, length), signals (rows, length, num_signals), weights (number, size), where
  * number is num_signals, or one more with profiles (rows, dims), NULL for none: it is the product of the profile
- * and the start of the item's features (items, num_features); to_stocks (size, STOCKS). Writes the numbers beside
- * the items, (rows, length, number), the sums (rows, size), and the pushes (rows, length, STOCKS), 0 where no item
- * is. Returns 1 where an item is outside. */
+ * and the start of the item's features (items, num_features); to_stocks (size, STOCKS), first
+ * (STOCKS). Writes the numbers beside the items, (rows, length, number), the sums (rows, size), and the pushes
+ * (rows, length, STOCKS), 0 where no item is. Returns 1 where an item is outside. */
 int deep_sets(const float *table, int64_t items, int64_t size, const int64_t *history, const float *signals,
               int64_t rows, int64_t length, int64_t num_signals, const float *weights, const float *to_stocks,
-              const float *profiles, int64_t dims, const float *features, int64_t num_features, int threads,
+              const float *first, const float *profiles, int64_t dims, const float *features, int64_t num_features, int threads,
               float *beside, float *sums, float *pushes) {
     int64_t number = num_signals + (profiles != NULL);
     if (!all_within(history, rows * length, -1, items)) return 1;
@@ -69,7 +70,7 @@ int deep_sets(const float *table, int64_t items, int64_t size, const int64_t *hi
                 of_row[k * number + num_signals] =
                     ids[k] < 0 ? 0.0f : dot(profiles + i * dims, features + ids[k] * num_features, dims);
         }
-        sum_units(table, ids, of_row, weights, to_stocks, length, number, size, sums + i * size,
+        sum_units(table, ids, of_row, weights, to_stocks, first, length, number, size, sums + i * size,
                   pushes + i * length * STOCKS);
     }
     return 0;

@@ -4,13 +4,14 @@ With the features f_k of the item shown k places ago, its signals s_k, the produ
 and the item's embedding, and a layer W, b whose rows are those of features, signals and product::
 
     t_i = f_i W_f + b        x_k = t_(item k) + s_k W_s + a_k w_a        h_k = max(x_k, 0)
-    mean = sum_k h_k / L     push_k = h_k V
+    mean = sum_k h_k / L                    push_k = h_k V + c
 
 A layer multiplies the features of all N L entries. Here each of the I items is multiplied once, and
 compiled/deep_sets.c takes the rest of an entry. From the gradients G (N, H) at the mean and P (N, L, STOCKS)
 at the pushes it makes, with g_k = G / L + P_k V' where x_k > 0::
 
-    dt_i = sum of g_k where item k is i    dW_s = sum s_k g_k    dw_a = sum a_k g_k    dV = sum h_k' P_k
+    dt_i = sum of g_k where item k is i        dW_s = sum s_k g_k        dw_a = sum a_k g_k
+    dV = sum h_k' P_k                          dc = sum P_k
 
 The twin in torch is ``DeepSets.encode``, and the mean in ``DeepSets.read``. Before it had pushes, it saved
 12 % of the flagship's training (docs/speed.md).
@@ -42,6 +43,7 @@ def session_units(
     weight: Tensor,
     bias: Tensor,
     to_stocks: Tensor,
+    first: Tensor,
     history: Tensor,
     signals: Tensor,
     items: Tensor,
@@ -50,7 +52,7 @@ def session_units(
     """The means (N, H), and the pushes (N, L, STOCKS), 0 at padding. Call it only if ``serves`` is True.
 
     Args:
-        weight, bias, to_stocks: (X, H), (H,) and V (H, STOCKS), which alone get a gradient.
+        weight, bias, to_stocks, first: (X, H), (H,), V (H, STOCKS), c (STOCKS,), which alone get a gradient.
         history: (N, L) items, -1 for none; ``signals`` (N, L, S).
         items: (I, F), which begin with the embedding.
         profile: (N, D), or None: then no entry has a product.
@@ -60,11 +62,11 @@ def session_units(
     num_features, beside = items.shape[1], signals.shape[2] + (profile is not None)
     if weight.shape[0] != num_features + beside or (profile is not None and len(profile) != len(history)):
         raise ValueError(f"weights {tuple(weight.shape)} don't fit {num_features} + {beside} numbers")
-    if to_stocks.shape != (weight.shape[1], STOCKS):
+    if to_stocks.shape != (weight.shape[1], STOCKS) or first.shape != (STOCKS,):
         raise ValueError(f"{tuple(to_stocks.shape)} don't fit {weight.shape[1]} units and {STOCKS} stocks")
     table = torch.addmm(bias, items, weight[:num_features])  # (I, H)
     known = history, signals, items, None if profile is None else profile.contiguous()
-    weights = table, weight[num_features:], to_stocks
+    weights = table, weight[num_features:], to_stocks, first
     result: tuple[Tensor, Tensor] = _SessionUnits.apply(*weights, *known)  # type: ignore[no-untyped-call]
     return result
 
@@ -76,12 +78,13 @@ class _SessionUnits(torch.autograd.Function):
         table: Tensor,
         weights: Tensor,
         to_stocks: Tensor,
+        first: Tensor,
         history: Tensor,
         signals: Tensor,
         items: Tensor,
         profile: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        to_stocks = to_stocks.contiguous()
+        to_stocks, first = to_stocks.contiguous(), first.contiguous()
         beside = signals.new_empty(*history.shape, len(weights))
         mean = table.new_empty(len(history), table.shape[1])
         pushes = table.new_empty(*history.shape, STOCKS)
@@ -95,6 +98,7 @@ class _SessionUnits(torch.autograd.Function):
             *signals.shape,
             weights.data_ptr(),
             to_stocks.data_ptr(),
+            first.data_ptr(),
             None if profile is None else profile.data_ptr(),
             0 if profile is None else profile.shape[1],
             items.data_ptr(),
@@ -132,4 +136,5 @@ class _SessionUnits(torch.autograd.Function):
             by_weights.data_ptr(),
             by_stocks.data_ptr(),
         )
-        return by_table, by_weights, by_stocks.T, None, None, None, None
+        by_first = (by_pushes * (history >= 0).unsqueeze(2)).sum((0, 1))
+        return by_table, by_weights, by_stocks.T, by_first, None, None, None, None

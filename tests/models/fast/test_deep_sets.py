@@ -58,21 +58,21 @@ def found(encoder: DeepSets, obs: Obs, items: Tensor) -> list[Tensor]:
 
 def test_by_hand() -> None:
     """Two entries of a window of four; entries have a feature, a signal, and the product with the profile."""
-    weight, to_stocks = torch.zeros(3, 16), torch.zeros(16, STOCKS)
+    weight, to_stocks, first = torch.zeros(3, 16), torch.zeros(16, STOCKS), torch.zeros(STOCKS)
     weight[:, 0] = torch.tensor([3.0, -1.0, 1.0])
-    to_stocks[0, 1], to_stocks[3, 1], to_stocks[5, 7] = 0.5, 1.0, -2.0
+    to_stocks[0, 1], to_stocks[3, 1], to_stocks[5, 7], first[7] = 0.5, 1.0, -2.0, 0.5
     history, signals = torch.tensor([[-1, 0, -1, 1]]), torch.tensor([[[9.0], [2.0], [9.0], [9.0]]])
     items, profile, bias = torch.tensor([[2.0], [7.0]]), torch.tensor([[2.5]]), torch.ones(16)
     window = history, signals, items, profile
-    mean, pushes = deep_sets.session_units(weight, bias, to_stocks, *window)
-    first, second = 1 + 3 * 2 - 2 + 2.5 * 2, 1 + 3 * 7 - 9 + 2.5 * 7
-    assert mean[0, 0].item() == (first + second) / 4
+    mean, pushes = deep_sets.session_units(weight, bias, to_stocks, first, *window)
+    one, two = 1 + 3 * 2 - 2 + 2.5 * 2, 1 + 3 * 7 - 9 + 2.5 * 7
+    assert mean[0, 0].item() == (one + two) / 4
     assert mean[0, 1:].tolist() == [2 / 4] * 15
-    assert pushes[0, :, 1].tolist() == [0, first / 2 + 1, 0, second / 2 + 1]
-    assert pushes[0, :, 7].tolist() == [0, -2, 0, -2]
+    assert pushes[0, :, 1].tolist() == [0, one / 2 + 1, 0, two / 2 + 1]
+    assert pushes[0, :, 7].tolist() == [0, -1.5, 0, -1.5]
     assert not bool(pushes[..., [0, *range(2, 7)]].any())
     weight[2, 0] = -2.0
-    mean, _ = deep_sets.session_units(weight, bias, to_stocks, *window)
+    mean, _ = deep_sets.session_units(weight, bias, to_stocks, first, *window)
     assert mean[0, 0].item() == 0  # 1 + 6 - 2 - 10 and 1 + 21 - 9 - 35 are below 0
 
 
