@@ -79,7 +79,8 @@ class ModelConfig:
 
     encoder: Literal["mlp", "transformer", "deep-sets"] = "mlp"
     """Encoder of the session's history: mlp has recency-weighted sums alone; the others stand beside these
-    sums. deep-sets adds up a small network of each item, and the transformer reads the order."""
+    sums. deep-sets adds up a small network of each item, without and with a cap, and the transformer reads
+    the order."""
     head: Literal["two-tower", "dense", "scorer", "gated"] = "two-tower"
     """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
     and learns the weight of each visible feature; gated first chooses the kind of the item (attribute `kind`)
