@@ -17,8 +17,10 @@ person the item with the highest rate.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import http.client
+import io
 import json
 import random
 import shutil
@@ -34,6 +36,7 @@ from typing import Any
 
 import torch
 
+from recsys_rl import cli
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.stock import over
 from recsys_rl.data.tables.item_encoding import StockItem
@@ -247,10 +250,12 @@ class Shop:
 
 
 def run(*words: object, codes: Sequence[int] = (0,)) -> str:
-    command = [sys.executable, "-m", "recsys_rl", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode in codes, done.stderr
-    return done.stdout
+    """The output of `recsys-rl` with these words, run in this process."""
+    said, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+        code = cli.main([*map(str, words)])
+    assert code in codes, errors.getvalue()
+    return said.getvalue()
 
 
 def rounds_of(seed: int, out: Path, quick: bool = False) -> Iterator[Round]:
