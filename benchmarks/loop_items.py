@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=parse_seeds, default="0-2", help="as in 0-2 or 0,3 (default: 0-2)")
     parser.add_argument("--keep", type=Path, help="a folder for records and policies")
     parser.add_argument("--redraw", action="store_true", help="draw the picture from the results, no more")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--json", type=Path, help="write the table to this file")
     parser.add_argument("--csv", type=Path, help="append the table to this file, not to benchmarks/results")
     parser.add_argument("--smoke", action="store_true", help="does it run? Small rounds, no CSV")
