@@ -149,9 +149,18 @@ def test_a_policy_learns_from_them_and_recommends_what_is_there(
     rows = [
         [*row[:3], {"b": "2026-05-04T10:00:02", "c": "2026-06-01"}.get(str(row[0]), row[3])] for row in ITEMS
     ]
-    rest = [*paths[:2], "--items", str(items(tmp_path / "later.csv", rows)), *runs[:2], "--name", "two"]
+    rest = [
+        "--log",
+        str(log(tmp_path / "newer.csv", 40)),
+        "--items",
+        str(items(tmp_path / "later.csv", rows)),
+        *runs[:2],
+        "--name",
+        "two",
+    ]
     given = ["--checkpoint", str(tmp_path / "runs" / "one" / "reinforce.pt"), "--total-timesteps", "1280"]
     assert main(["train", "--algo", "reinforce", *rest, *given]) == 0
+    assert "data: newer.csv; " in capsys.readouterr().err
     shop = load(tmp_path / "runs" / "two" / "reinforce.pt").catalogue
     names = {shop.id_of(row) for row in shop.available.nonzero()[:, 0].tolist()}
     assert names == {"a", "c"}
