@@ -94,7 +94,7 @@ def chart(rows: Rows, width: int, height: int) -> str:
         lines[shop] = [(at + end, *of) for at, pair in enumerate(both) for end, of in enumerate(pair)]
         ceilings[shop] = [mean for mean, _, _ in means(rows, shop, "best")]
     rounds, wide = len(ceilings["open"]), width > 500
-    marks = marks_of([0.0, *ceilings["open"]])
+    marks = marks_of([0.0, *ceilings["open"]], 5)
     names = [f"{mark:.1f}" for mark in marks]
     labels = []
     for said, style, end in (
