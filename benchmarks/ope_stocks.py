@@ -225,10 +225,10 @@ MASKS: dict[str, Callable[[Catalogue], Catalogue]] = {"then": lambda of: of, "th
 
 def mask(logs: int, rows: int, seed: int) -> list[Row]:
     """Whether a challenger and the champion are ordered as from now on, by the items of each moment."""
-    return [row for kind, share in GONE for row in _of_gone(kind, share, logs, rows, seed)]
+    return [row for kind, share in GONE for row in of_gone(kind, share, logs, rows, seed)]
 
 
-def _of_gone(kind: str, share: float, logs: int, rows: int, seed: int) -> list[Row]:
+def of_gone(kind: str, share: float, logs: int, rows: int, seed: int) -> list[Row]:
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in MASKS}
     for number in range(logs):
         noise = torch.Generator().manual_seed(seed * 1_000_003 + number)

@@ -85,7 +85,7 @@ class BC(NetworkPolicy[BCConfig]):
                 logprob, entropy = distribution.evaluate(index)  # (B,) each
                 loss = -(weights_of(minibatch) * logprob if self.config.weighted else logprob).mean()
             self.optimizer.zero_grad()
-            (loss + self.reward_loss(minibatch)).backward()
+            (loss + self.reward_loss(minibatch, obs)).backward()
             self.optimizer.step()
             averages.add(loss=loss, entropy=entropy.mean())
         self.updates += 1

@@ -68,7 +68,7 @@ class BCQ(QLearner[BCQConfig]):
             clone = corrected(self.model.behaviour_of(obs), weights)
             clone_loss = -clone.logprob(obs.places_of(minibatch.items)).mean()
             loss = value_loss(q_shown, target) + clone_loss
-            self.step(loss + self.reward_loss(minibatch))
+            self.step(loss + self.reward_loss(minibatch, obs))
             starts.add(minibatch, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
             averages.add(loss=loss, clone_loss=clone_loss, q_mean=q_shown.mean(), target_mean=target.mean())
         self.updates += 1

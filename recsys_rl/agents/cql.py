@@ -46,7 +46,7 @@ class CQL(QLearner[CQLConfig]):
             q, shown, q_shown = self.q_of(obs, minibatch.items)
             penalty = conservative(q if weights is None else q + weights, shown)
             loss = value_loss(q_shown, target) + self.config.alpha * penalty
-            self.step(loss + self.reward_loss(minibatch))
+            self.step(loss + self.reward_loss(minibatch, obs))
             starts.add(minibatch, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
             averages.add(loss=loss, penalty=penalty, q_mean=q_shown.mean(), target_mean=target.mean())
         self.updates += 1

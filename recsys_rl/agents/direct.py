@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -94,9 +94,10 @@ class Direct(NetworkPolicy[DirectConfig]):
         self.model.span.copy_(torch.stack([batch.possible[:, 0].min(), batch.possible[:, 1].max()]))
         averages = StepMeans()
         for minibatch in batch.split(self.config.batch_size):
-            loss = self.loss(minibatch)
+            obs = self.model.summarised(minibatch.obs)
+            loss = self.loss(replace(minibatch, obs=obs))
             self.optimizer.zero_grad()
-            (loss + self.reward_loss(minibatch)).backward()
+            (loss + self.reward_loss(minibatch, obs)).backward()
             self.optimizer.step()
             self.mean.lerp_(self.optimizer.weights, 1 - DECAY)
             averages.add(loss=loss)
@@ -118,7 +119,7 @@ class Direct(NetworkPolicy[DirectConfig]):
     def _validate(self) -> dict[str, float]:
         """Keep the average of the weights if it is the best one; at the end of the run take the best one."""
         metrics, weights = {}, self.optimizer.weights.clone()
-        self.optimizer.weights.copy_(self.mean)
+        self.optimizer.write(self.mean)
         sums = weights.new_zeros(2)  # of the losses, and of the decisions: one process may hold none back
         if self.held_back is not None:
             losses = [self.loss(part) * part.num_rows for part in self.held_back.split(1024)]
@@ -130,7 +131,7 @@ class Direct(NetworkPolicy[DirectConfig]):
         if metrics.get("held_back_loss", 0.0) < self.least_loss:
             self.least_loss = metrics.get("held_back_loss", math.inf)
             self.best.copy_(self.mean)
-        self.optimizer.weights.copy_(self.best if self.updates == self.num_updates else weights)
+        self.optimizer.write(self.best if self.updates == self.num_updates else weights)
         return metrics
 
     @torch.no_grad()

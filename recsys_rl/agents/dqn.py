@@ -73,9 +73,10 @@ class DQN(QLearner[DQNConfig]):
         averages = StepMeans()
         for minibatch in batch.split(self.config.batch_size):
             target = self.targets(minibatch)  # (B,)
-            q = self.q_of(minibatch.obs, minibatch.items)[2]  # (B,)
+            obs = self.model.summarised(minibatch.obs)
+            q = self.q_of(obs, minibatch.items)[2]  # (B,)
             loss = smooth_l1_loss(q, target)
-            self.step(loss + self.reward_loss(minibatch))
+            self.step(loss + self.reward_loss(minibatch, obs))
             averages.add(loss=loss, q_mean=q.mean(), target_mean=target.mean())
         metrics = averages.means() or {"loss": 0.0, "q_mean": 0.0, "target_mean": 0.0}
         metrics |= {"epsilon": self.epsilon, "lr": self.optimizer.lr}

@@ -53,12 +53,11 @@ class DT(NetworkPolicy[DTConfig]):
         for minibatch in batch.split(self.config.batch_size):
             share = share_of_possible(minibatch)  # (B,)
             obs, weights = shown_among(self.model, minibatch.obs, minibatch.items, self.generators["policy"])
-            obs = self.model.summarised(obs)
             distribution, asked = corrected(self.model.given(obs, share), weights), self.model.value(obs)
             clone_loss = -distribution.logprob(obs.places_of(minibatch.items)).mean()
             loss = clone_loss + self.config.vf_coef * quantile_loss(share - asked, self.config.quantile)
             self.optimizer.zero_grad()
-            (loss + self.reward_loss(minibatch)).backward()
+            (loss + self.reward_loss(minibatch, obs)).backward()
             self.optimizer.step()
             starts.add(minibatch, lambda rows: possible_at(rows, self.value(rows.obs)))
             averages.add(loss=loss, clone_loss=clone_loss, asked_share=asked.mean())

@@ -84,7 +84,7 @@ class IQL(NetworkPolicy[IQLConfig]):
             clone_loss = -(weights * logprob).mean()
             loss = expectile_loss(judged - value, config.expectile) + value_loss(q, target) + clone_loss
             self.optimizer.zero_grad()
-            (loss + self.reward_loss(minibatch)).backward()
+            (loss + self.reward_loss(minibatch, obs)).backward()
             self.optimizer.step()
             follow(self.target, list(self.model.quality.parameters()), config.tau)
             starts.add(minibatch, lambda rows: self.value(rows.obs))

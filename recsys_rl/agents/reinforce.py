@@ -99,7 +99,7 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
             fit = value_loss(value, returns)
             loss = policy_loss - config.kl_coef * logprob.mean() + config.vf_coef * fit
             self.optimizer.zero_grad()
-            (loss + self.reward_loss(minibatch)).backward()
+            (loss + self.reward_loss(minibatch, obs)).backward()
             self.optimizer.step()
             starts.add(minibatch, lambda rows: self.value(rows.obs))
             capped = (ratio > config.weight_cap).float().mean()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from recsys_rl.models.encoders import orthogonal
 from recsys_rl.models.fast.curves import by_torch, curves
+from recsys_rl.models.fast.kept import Kept
 from recsys_rl.models.towers import RATE
 
 UNITS = 4
@@ -32,6 +33,7 @@ class Curves(nn.Module):
         super().__init__()
         self.places = nn.Parameter(SPREAD * torch.randn(UNITS, num_item_features, generator=generator))  # p
         self.slopes = nn.Parameter(SPREAD * torch.randn(2, UNITS, generator=generator))  # c, d
+        self.kept = Kept()
 
     def first_gates(self, num_hidden: int, generator: torch.Generator) -> Tensor:
         """The first weights (num_hidden, num_gates) of the layer that makes the gates."""
@@ -48,7 +50,12 @@ class Curves(nn.Module):
             features: (C, F_i), or (N, C, F_i) if each row has its own items.
             affinity, expected: (N, C), u . e_i and b_i.
         """
-        gates, places, slopes = RATE * gates, RATE * self.places, RATE * self.slopes
+        gates, slopes = RATE * gates, RATE * self.slopes
         if features.ndim == 2:
-            return curves(scores, gates, places @ features.T, slopes, affinity, expected)
-        return by_torch(scores, gates, places @ features.mT, slopes, affinity, expected)
+            places = self.kept.of(self._places, features, self.places)
+            return curves(scores, gates, places, slopes, affinity, expected)
+        return by_torch(scores, gates, self._places(features, self.places), slopes, affinity, expected)
+
+    def _places(self, features: Tensor, places: Tensor) -> Tensor:
+        """p_k . f_i, (K, C) or (N, K, C)."""
+        return RATE * places @ features.mT

@@ -87,21 +87,19 @@ class TwoTowerHead(TwoTowers):
             scores, features = self.of_each(user, items), torch.cat(items, -1)
         with torch.no_grad():
             expected = self.expected.logits(asking, items)
-            affinity = expected if profile is None else affinities(profile, features)
+            affinity = expected if profile is None else self._affinities(profile, items, features)
         logits: Tensor = self.curves(scores, outputs[1], features, affinity, expected)
         return logits.unsqueeze(1)
+
+    def _affinities(self, profile: Tensor, items: Tensor | tuple[Tensor, ...], features: Tensor) -> Tensor:
+        """Products (N, A) of profiles (N, D) and the embeddings at the start of the features."""
+        if isinstance(items, Tensor):  # the same table as of the expected rewards: its rows lie in the cache
+            return torch.mm(profile, self.expected.towers.table(items)[: profile.shape[1]])
+        return torch.bmm(features[..., : profile.shape[1]], profile.unsqueeze(2)).squeeze(2)
 
     def expected_rewards(self, asking: Tensor, items: Tensor | tuple[Tensor, ...]) -> Tensor:
         """The expected rewards (N, A); the arguments are those of ``logits``."""
         return self.expected.in_units_of_reward(self.expected.answers(self.expected.logits(asking, items)))
-
-
-def affinities(profile: Tensor, features: Tensor) -> Tensor:
-    """Products (N, A) of profiles (N, D) and the embeddings at the start of features (A, F) or (N, A, F)."""
-    embeddings = features[..., : profile.shape[1]]
-    if features.ndim == 2:
-        return torch.mm(profile, embeddings.T)
-    return torch.bmm(embeddings, profile.unsqueeze(2)).squeeze(2)
 
 
 class GatedHead(TwoTowerHead):

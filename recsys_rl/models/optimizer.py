@@ -77,6 +77,16 @@ class FlatAdam:
             self.lr,
             self.max_grad_norm,
         )
+        self._wrote()
+
+    def write(self, weights: Tensor) -> None:
+        """Take the values ``weights`` (P,)."""
+        self.weights.copy_(weights)
+        self._wrote()
+
+    def _wrote(self) -> None:
+        """Count the write of the parameters: torch sees only those of the vector, and none of the C loop."""
+        torch.autograd.graph.increment_version(self.parameters)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Detached copies on the CPU for a checkpoint, named ``model.<name>`` and ``optimizer.<name>``."""

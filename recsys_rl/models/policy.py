@@ -159,11 +159,16 @@ class NetworkPolicy(Generic[C]):
         """Share of the run that is left: 1 at the first update, towards 0 at the last."""
         return 1 - self.updates / self.num_updates
 
-    def reward_loss(self, batch: Transitions) -> Tensor:
-        """The loss of the rewards that the heads of all networks here expect of a log's decisions."""
+    def reward_loss(self, batch: Transitions, obs: Obs) -> Tensor:
+        """The loss of the rewards that the heads of all networks here expect of a log's decisions.
+
+        ``obs``: the observations of the batch, with the summary that the policy's own network made of them.
+        """
         networks = [network for network in self.model.modules() if isinstance(network, ActorCritic)]
-        known = batch.obs, batch.items, batch.rewards, self.average
-        losses = [network.reward_loss(*known) for network in networks]
+        known = batch.items, batch.rewards, self.average
+        losses = [
+            network.reward_loss(obs if network is self.model else batch.obs, *known) for network in networks
+        ]
         return torch.stack(losses).sum()
 
     def anneal_lr(self) -> None:

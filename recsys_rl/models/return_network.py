@@ -37,10 +37,10 @@ class ReturnNetwork(ActorCritic):
     def _reward_query_of(self, obs: Obs) -> Tensor:
         return super()._reward_query_of(_asking(obs, torch.zeros_like(obs.context[:, 0])))
 
-    def _reward_query(self, inputs: Tensor, varying: Tensor | None, blocks: list[Tensor]) -> Tensor | None:
+    def _reward_query(self, inputs: Tensor, blocks: list[Tensor]) -> Tensor | None:
         """As the base's, without the asked share: expected is the reward whatever is asked for."""
         asked = torch.tensor([len(self.inputs) - 1], device=inputs.device)
-        return super()._reward_query(inputs.index_fill(1, asked, 0.0), varying, blocks)
+        return super()._reward_query(inputs.index_fill(1, asked, 0.0), blocks)
 
     def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
         obs = self.summarised(obs)

@@ -25,8 +25,10 @@ def shown_among(
     """``obs`` with the shown ``items`` (N, K) and C candidates of the first stage; log-weights (N, K + C).
 
     Without a first stage, or with candidates of the log's own, there are no weights, and only the head that
-    scores the whole catalogue has a mask in their place.
+    scores the whole catalogue has a mask in their place. The result has the summary of the history: an
+    encoder reads it once for all losses of a minibatch.
     """
+    obs = model.summarised(obs)
     if model.retriever is None or obs.candidates is not None:
         return model.propose(obs, False, generator), None
     proposed = model.propose(obs, False, generator).candidates  # (N, C)

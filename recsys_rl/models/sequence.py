@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.models.deep_sets import DeepSets
+from recsys_rl.models.fast import deep_sets
 from recsys_rl.models.features import SplitFeatures, features_of
 from recsys_rl.models.transformer import Transformer
 from recsys_rl.types import Obs, tree_map
@@ -34,8 +35,6 @@ class Encoder(Protocol):
     """True if entries hold the products of features and signals."""
     profile: slice | None
     """The columns of the context with the profile, if entries hold its product with the item's embedding."""
-    expects_signals: bool
-    """True if it also learns to expect the next signals (next_signals.py)."""
 
     def start(self, n: int) -> State: ...
 
@@ -104,6 +103,12 @@ def entries(
 
 def summarise(encoder: Encoder, obs: Obs, items: Tensor | SplitFeatures) -> Tensor:
     """The summary (N, H) of each history, read as a whole window."""
+    assert obs.history is not None and obs.signals is not None
+    if isinstance(encoder, DeepSets) and isinstance(items, Tensor):
+        profile = None if encoder.profile is None else obs.context[:, encoder.profile]
+        layer, window = encoder.layer, (obs.history, obs.signals, items, profile)
+        if deep_sets.serves(layer.weight, *window):
+            return deep_sets.session_units(layer.weight, layer.bias, *window)
     return encoder.read(_state(encoder, obs, items))
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from recsys_rl.models.encoders import Linear
 from recsys_rl.models.fast.item_scores import item_scores
+from recsys_rl.models.fast.kept import Kept
+from recsys_rl.models.fast.votes import with_votes
 
 TOWER_SIZE = 32  # learned features of an item beside the given ones
 LOGIT_SCALE = 5.0  # first temperature: item embeddings have unit norm, so their products are small
@@ -20,7 +22,7 @@ class TwoTowers(nn.Module):
 
     So new items, masks and large catalogues need no new weights. With f_i the features of an item, h the
     hidden features of the user's side, and x_b the inputs in the space of item features (user, last item,
-    sums over the session, signals that an encoder expects)::
+    sums over the session)::
 
         item tower(f) = [f, relu(U f)]        query = [sum_b weight_b * x_b, 0] + W h
 
@@ -43,6 +45,7 @@ class TwoTowers(nn.Module):
         self.query = Linear(num_hidden, num_item_features + TOWER_SIZE + num_gates, 0.01, generator)
         self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
+        self.kept = Kept()
 
     @property
     def last(self) -> Linear:
@@ -55,9 +58,20 @@ class TwoTowers(nn.Module):
 
     def of_all(self, user: Tensor, items: Tensor) -> Tensor:
         """Scores (N, I) of all items (I, F_i), from the result of ``user``."""
-        # The tower is made transposed: its gradient is then made in the order in which torch is fastest.
-        tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T).relu_()  # (tower, I)
-        return item_scores(user, self.temperature, items, tower)
+        if not torch.is_grad_enabled():
+            return torch.mm(self.temperature * user, self.table(items))
+        return item_scores(user, self.temperature, items, self._learned(items))
+
+    def table(self, items: Tensor) -> Tensor:
+        """The given and the learned features (F_i + tower, I) of all items (I, F_i), without a gradient."""
+        return self.kept.of(self._table, items, self.tower.weight, self.tower.bias)
+
+    def _table(self, items: Tensor, *_: Tensor) -> Tensor:
+        return torch.cat([items.T, self._learned(items)])
+
+    def _learned(self, items: Tensor) -> Tensor:
+        """(tower, I): transposed, as its gradient then comes in the order in which torch is fastest."""
+        return torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T).relu_()
 
     def among(self, query: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
         """As ``forward``, but each row scores its own C items: logits (N, 1, C).
@@ -92,11 +106,7 @@ class TwoTowers(nn.Module):
         ``blocks`` (N, number, size) each hold the x_b, ``num_blocks`` together. Features beyond ``size``
         count as 0.
         """
-        of_blocks = (RATE * self.votes).split([block.shape[1] for block in blocks])  # (number, F_i) each
-        for block, votes in zip(blocks, of_blocks, strict=True):
-            vote = (votes[:, : block.shape[2]] * block).sum(1)  # (N, size)
-            query = query + nn.functional.pad(vote, (0, query.shape[1] - block.shape[2]))
-        return query
+        return with_votes(query, RATE * self.votes, blocks)
 
     @property
     def temperature(self) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env
+from recsys_rl.models import actor_critic
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.types import Obs, Transitions
 from recsys_rl.utils.seeding import generators
@@ -498,3 +499,33 @@ def test_heads_expect_the_rewards_of_the_log(algo: str) -> None:
         beta = expected.of(query, model.items, torch.tensor([[1, 5, 9]] * 6))
     found = expected.in_units_of_reward(beta)
     assert torch.allclose(found, torch.tensor([0.0, 1.0, 2.0]).expand(6, 3), atol=0.35)
+
+
+@pytest.mark.parametrize(("algo", "reads"), [("bc", 1), ("reinforce", 1), ("dt", 1), ("cql", 3)])
+def test_an_encoder_reads_a_minibatch_once_for_all_losses(
+    algo: str, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two more of cql are of the next observations, by the network and its target."""
+    agent, obs = satiation_agent(algo, encoder="deep-sets")
+    rewards, no = torch.arange(6.0), torch.zeros(6, dtype=torch.bool)
+    batch = Transitions(
+        obs=obs,
+        items=torch.tensor([[1], [5], [9], [1], [5], [9]]),
+        logprobs=torch.full((6,), -1.0).double(),
+        rewards=rewards,
+        next_obs=obs,
+        terminated=no,
+        truncated=no,
+        returns_to_go=rewards,
+        steps=torch.ones(6, dtype=torch.int64),  # no start of a session, of which values are reported
+        possible=torch.tensor([[0.0, 9.0]] * 6),
+    )
+    read, summarise = [0], actor_critic.summarise
+
+    def counted(*arguments: Any) -> Tensor:
+        read[0] += 1
+        return summarise(*arguments)
+
+    monkeypatch.setattr(actor_critic, "summarise", counted)
+    agent.update(batch)
+    assert read[0] == reads

@@ -1,24 +1,42 @@
 /* Gate and hinge units of a two-tower head, forwards and backwards: models/fast/curves.py says what is computed
- * and has the same in torch, which makes a number of each logit and unit and reads them several times. Here a block
- * of items is finished while it lies in the first-level cache. */
+ * and has the same in torch, which makes a number of each logit and unit and reads them several times. Here four
+ * units are taken together, so that an item's numbers are read once. */
 #include "kernels.h"
 
-#define ITEMS 512 /* of a block */
+#define ITEMS 1024 /* of a block, which stays in the first-level cache while rows are read */
+#define UNITS 4   /* taken together; their number is a multiple of this one */
 
 /* MOST of models/fast/curves.py. */
 INLINE float within(float x) { return x < -4.0f ? -4.0f : x > 4.0f ? 4.0f : x; }
 
-VECTORISED static void add_gate(const float *expected, int64_t width, float gate, float *scores) {
-#pragma omp simd
-    for (int64_t j = 0; j < width; j++) scores[j] += gate * within(expected[j]);
+/* What a user has for UNITS units: v and w of models/fast/curves.py, then c and d. */
+typedef struct { float gate, height[UNITS], shift[UNITS], of_affinity[UNITS], of_expected[UNITS]; } User;
+
+/* `gates` are the user's, and `slopes` (2, units); the gate goes with the first units. */
+INLINE User user_of(const float *gates, const float *slopes, int64_t units, int64_t first) {
+    User user = {.gate = first ? 0.0f : gates[0]};
+    for (int k = 0; k < UNITS; k++) {
+        user.height[k] = gates[1 + first + k];
+        user.shift[k] = gates[1 + units + first + k];
+        user.of_affinity[k] = slopes[first + k];
+        user.of_expected[k] = slopes[units + first + k];
+    }
+    return user;
 }
 
-VECTORISED static void add_unit(const float *place, const float *affinity, const float *expected, int64_t width,
-                                float shift, float of_affinity, float of_expected, float height, float *scores) {
+/* `places` have rows of `row` floats. */
+VECTORISED static void add_units(User user, const float *places, int64_t row, const float *affinity,
+                                 const float *expected, int64_t width, float *scores) {
 #pragma omp simd
     for (int64_t j = 0; j < width; j++) {
-        float x = shift + place[j] + of_affinity * affinity[j] + of_expected * expected[j];
-        scores[j] += height * (x > 0.0f ? x : 0.0f);
+        float sum = scores[j] + user.gate * within(expected[j]);
+#pragma GCC unroll 4
+        for (int k = 0; k < UNITS; k++) {
+            float x = user.shift[k] + places[k * row + j] + user.of_affinity[k] * affinity[j] +
+                      user.of_expected[k] * expected[j];
+            sum += user.height[k] * (x > 0.0f ? x : 0.0f);
+        }
+        scores[j] = sum;
     }
 }
 
@@ -27,16 +45,9 @@ void curves(const float *gates, const float *places, const float *slopes, const 
             const float *expected, int64_t rows, int64_t width, int64_t units, int threads, float *scores) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < width; j += ITEMS) {
-            const float *gate = gates + i * (1 + 2 * units), *x = affinity + i * width + j,
-                        *y = expected + i * width + j;
-            int64_t size = least(ITEMS, width - j);
-            float *to = scores + i * width + j;
-            add_gate(y, size, gate[0], to);
-            for (int64_t k = 0; k < units; k++)
-                add_unit(places + k * width + j, x, y, size, gate[1 + units + k], slopes[k], slopes[units + k],
-                         gate[1 + k], to);
-        }
+        for (int64_t k = 0; k < units; k += UNITS)
+            add_units(user_of(gates + i * (1 + 2 * units), slopes, units, k), places + k * width, width,
+                      affinity + i * width, expected + i * width, width, scores + i * width);
 }
 
 #define LANES 16
@@ -60,37 +71,45 @@ VECTORISED static float gate_gradient(const float *by_scores, const float *expec
     return sum;
 }
 
-/* The sums over items where the unit is above 0 of G, of G times its value, of G affinity and of G expected. */
+/* The sums over items where a unit is above 0 of G, of G times its value, of G affinity and of G expected. */
 typedef struct { float plain, value, affinity, expected; } Sums;
 
-/* gcc would keep the four sums in memory: they are vectors here. What is less than a vector at the end is taken
- * one by one. */
-VECTORISED static Sums unit_gradient(const float *by_scores, const float *place, const float *affinity,
-                                     const float *expected, int64_t width, float shift, float of_affinity,
-                                     float of_expected, float height, float *by_place) {
-    Lanes plain = {0}, value = {0}, by_affinity = {0}, by_expected = {0};
+/* gcc would keep the sums in memory: they are vectors here. What is less than a vector at the end is taken one by
+ * one. `places` and `by_places` have rows of `row` floats. */
+VECTORISED static void units_gradient(User user, const float *by_scores, const float *places, int64_t row,
+                                      const float *affinity, const float *expected, int64_t width, Sums *sums,
+                                      float *by_places) {
+    Lanes plain[UNITS] = {0}, value[UNITS] = {0}, by_affinity[UNITS] = {0}, by_expected[UNITS] = {0};
     int64_t j = 0;
     for (; j + LANES <= width; j += LANES) {
         Lanes a = *(const Lanes *)(affinity + j), b = *(const Lanes *)(expected + j);
-        Lanes x = shift + *(const Lanes *)(place + j) + of_affinity * a + of_expected * b;
-        Lanes g = (Lanes)(*(const Flags *)(by_scores + j) & (x > 0.0f));
-        plain += g;
-        value += g * x;
-        by_affinity += g * a;
-        by_expected += g * b;
-        *(Lanes *)(by_place + j) += height * g;
+        Flags all = *(const Flags *)(by_scores + j);
+#pragma GCC unroll 4
+        for (int k = 0; k < UNITS; k++) {
+            Lanes x = user.shift[k] + *(const Lanes *)(places + k * row + j) + user.of_affinity[k] * a +
+                      user.of_expected[k] * b;
+            Lanes g = (Lanes)(all & (x > 0.0f));
+            plain[k] += g;
+            value[k] += g * x;
+            by_affinity[k] += g * a;
+            by_expected[k] += g * b;
+            *(Lanes *)(by_places + k * row + j) += user.height[k] * g;
+        }
     }
-    Sums sums = {sum_of(plain), sum_of(value), sum_of(by_affinity), sum_of(by_expected)};
-    for (; j < width; j++) {
-        float x = shift + place[j] + of_affinity * affinity[j] + of_expected * expected[j];
-        float g = x > 0.0f ? by_scores[j] : 0.0f;
-        sums.plain += g;
-        sums.value += g * x;
-        sums.affinity += g * affinity[j];
-        sums.expected += g * expected[j];
-        by_place[j] += height * g;
-    }
-    return sums;
+#pragma GCC unroll 4
+    for (int k = 0; k < UNITS; k++)
+        sums[k] = (Sums){sum_of(plain[k]), sum_of(value[k]), sum_of(by_affinity[k]), sum_of(by_expected[k])};
+    for (; j < width; j++)
+        for (int k = 0; k < UNITS; k++) {
+            float x = user.shift[k] + places[k * row + j] + user.of_affinity[k] * affinity[j] +
+                      user.of_expected[k] * expected[j];
+            float g = x > 0.0f ? by_scores[j] : 0.0f;
+            sums[k].plain += g;
+            sums[k].value += g * x;
+            sums[k].affinity += g * affinity[j];
+            sums[k].expected += g * expected[j];
+            by_places[k * row + j] += user.height[k] * g;
+        }
 }
 
 /* `by_places` (tasks, units, width) and `by_slopes` (tasks, 2, units): each task adds up its rows. */
@@ -105,20 +124,22 @@ void curves_gradient(const float *by_scores, const float *gates, const float *pl
     for (int64_t task = 0; task < tasks; task++)
         for (int64_t j = 0; j < width; j += ITEMS)
             for (int64_t i = rows * task / tasks; i < rows * (task + 1) / tasks; i++) {
-                const float *gate = gates + i * outputs, *g = by_scores + i * width + j;
-                const float *x = affinity + i * width + j, *y = expected + i * width + j;
+                const float *g = by_scores + i * width + j, *x = affinity + i * width + j,
+                            *y = expected + i * width + j;
                 float *by_gate = by_gates + i * outputs, *of_slopes = by_slopes + task * 2 * units;
                 int64_t size = least(ITEMS, width - j);
                 by_gate[0] += gate_gradient(g, y, size);
-                for (int64_t k = 0; k < units; k++) {
-                    float height = gate[1 + k], shift = gate[1 + units + k];
-                    Sums sums = unit_gradient(g, places + k * width + j, x, y, size, shift, slopes[k],
-                                              slopes[units + k], height,
-                                              by_places + (task * units + k) * width + j);
-                    by_gate[1 + k] += sums.value;
-                    by_gate[1 + units + k] += height * sums.plain;
-                    of_slopes[k] += height * sums.affinity;
-                    of_slopes[units + k] += height * sums.expected;
+                for (int64_t first = 0; first < units; first += UNITS) {
+                    User user = user_of(gates + i * outputs, slopes, units, first);
+                    Sums sums[UNITS];
+                    units_gradient(user, g, places + first * width + j, width, x, y, size, sums,
+                                   by_places + (task * units + first) * width + j);
+                    for (int64_t q = 0, k = first; q < UNITS; q++, k++) {
+                        by_gate[1 + k] += sums[q].value;
+                        by_gate[1 + units + k] += user.height[q] * sums[q].plain;
+                        of_slopes[k] += user.height[q] * sums[q].affinity;
+                        of_slopes[units + k] += user.height[q] * sums[q].expected;
+                    }
                 }
             }
 }

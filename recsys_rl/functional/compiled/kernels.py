@@ -1,4 +1,4 @@
-"""The compiled loops of kernels.c, dense.c, rows.c and curves.c, for contiguous tensors on the CPU.
+"""The compiled loops of the ``*.c`` files here, for contiguous tensors on the CPU.
 
 ``hatch_build.py`` compiles them while the package is installed. The library's name holds a hash of the
 sources, so a library of older sources is never loaded: after an edit, install again (``pip install -e .``).
@@ -69,11 +69,17 @@ def load(file: Path) -> ctypes.CDLL:
     loaded.curves.argtypes = [*[p] * 5, n, n, n, i, p]
     loaded.curves_gradient.argtypes = [*[p] * 6, n, n, n, n, i, p, p, p]
     loaded.session_sums.argtypes = [p, n, n, p, p, n, n, n, n, n, i, i, p, p]
+    loaded.votes.argtypes = [p, n, n, n, p, n, p, p, p, n, i, p]
+    loaded.votes_gradient.argtypes = [p, n, n, p, n, p, p, p, n, n, i, p, p]
+    loaded.deep_sets.argtypes = [p, n, n, p, p, n, n, n, p, p, n, p, n, i, p, p]
+    loaded.deep_sets_gradient.argtypes = [p, n, n, p, p, n, n, n, p, p, i, p, p]
     checking = loaded.forbid, loaded.evaluate, loaded.ppo_loss, loaded.dot_rows, loaded.add_rows
-    for function in (*checking, loaded.beside_rows, loaded.session_sums):  # 1 where an index is out of range
+    gathering = loaded.beside_rows, loaded.session_sums, loaded.deep_sets
+    for function in (*checking, *gathering):  # 1 where an index is out of range
         function.restype = i
     plain = loaded.sample, loaded.evaluate_gradient, loaded.dense_forward, loaded.dense_backward, loaded.adam
-    for function in (*plain, loaded.push_rows, loaded.rows_hold, loaded.curves, loaded.curves_gradient):
+    of_heads = loaded.curves, loaded.curves_gradient, loaded.votes, loaded.votes_gradient
+    for function in (*plain, *of_heads, loaded.push_rows, loaded.rows_hold, loaded.deep_sets_gradient):
         function.restype = None
     return loaded
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from recsys_rl.functional.compiled import kernels
 
 MOST = 4.0  # of b at the gate: beyond it the logistic function behind the towers is flat
+UNITS = 4  # compiled/curves.c takes so many together
 TASKS = 16  # parts of the rows, each with sums of its own: one order of sums for any number of threads
 
 
@@ -55,7 +56,7 @@ def curves(
         affinity, expected: (N, I), without a gradient.
     """
     each = scores, gates, places, slopes, affinity, expected
-    if kernels.library() is None or not all([kernels.plain(tensor) for tensor in each]):  # noqa: C419 (a generator is slower)
+    if kernels.library() is None or slopes.shape[1] % UNITS or not all([kernels.plain(x) for x in each]):  # noqa: C419 (a generator is slower)
         return by_torch(*each)
     _check(*each)
     if torch.is_grad_enabled():

@@ -65,22 +65,22 @@ def actor_critic(
     """The actor's outputs (B, O) and the value (B,).
 
     Args:
-        inputs: (B, F).
+        inputs: (B, F + G).
         parameters: W (2, in, out) and b (2, 1, out) of each hidden layer, the actor's before the critic's,
             then V (H, O), c (O,), v (H, 1), d (1,).
-        varying: (B, G): inputs that stand after the others and get a gradient.
+        varying: (B, G): the last of the inputs, which get a gradient here and none in ``inputs``.
 
     Raises ValueError or RuntimeError if the inputs don't fit the parameters.
     """
     if not serves(inputs, parameters):
-        joined = inputs if varying is None else torch.cat([inputs, varying], 1)
-        return by_torch(joined, activation, parameters)
-    joined = inputs if varying is None else torch.cat([inputs, varying.detach()], 1)
-    _check(joined, parameters)
+        if varying is not None:
+            inputs = torch.cat([inputs[:, : inputs.shape[1] - varying.shape[1]], varying], 1)
+        return by_torch(inputs, activation, parameters)
+    _check(inputs, parameters)
     if not torch.is_grad_enabled():  # acting: a node of the graph would take a sixth of the time of a step
-        outputs, value, _ = _forward(joined, _layout(joined, activation, parameters), parameters)
+        outputs, value, _ = _forward(inputs, _layout(inputs, activation, parameters), parameters)
         return outputs, value
-    outputs, value = _ActorCritic.apply(joined, varying, activation, *parameters)  # type: ignore[no-untyped-call]
+    outputs, value = _ActorCritic.apply(inputs, varying, activation, *parameters)  # type: ignore[no-untyped-call]
     return outputs, value
 
 

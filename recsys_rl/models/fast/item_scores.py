@@ -23,8 +23,6 @@ from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
 
-MANY = 256  # rows; from here on two products take three times as long as one
-
 
 def by_torch(query: Tensor, temperature: Tensor, items: Tensor, tower: Tensor) -> Tensor:
     """``item_scores`` by torch's operators."""
@@ -42,8 +40,6 @@ def item_scores(query: Tensor, temperature: Tensor, items: Tensor, tower: Tensor
         items: (I, F), the given features, which get no gradient.
         tower: (T, I), the learned features.
     """
-    if not torch.is_grad_enabled() and query.shape[0] < MANY:  # making the table would take longer
-        return by_torch(query, temperature, items, tower)
     scores: Tensor = _ItemScores.apply(query, temperature, items, tower)  # type: ignore[no-untyped-call]
     return scores
 

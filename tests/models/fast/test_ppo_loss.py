@@ -19,6 +19,7 @@ from recsys_rl.functional.compiled import kernels
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.fast import ppo_loss
 from recsys_rl.models.policy import Targets
+from recsys_rl.types import tree_map
 from tests.small_runs import begin, settings
 
 EPS, ENT_COEF, VF_COEF = 0.2, 0.1, 0.5
@@ -171,6 +172,39 @@ def test_a_gradient_step_is_that_of_the_lines(
     assert metrics == pytest.approx(of_lines, rel=1e-4, abs=1e-6)
     assert 0 < metrics["clipfrac"] < 1 and bool(gradient.any())
     assert_close(gradient, gradient_of_lines, rtol=1e-3, atol=1e-5)
+
+
+def test_gradient_of_the_whole_loss_equals_autograd_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset of satiation with all compiled loops, and the operators of torch in double precision."""
+    sizes = {"env_config": {"num_items": 30}, "data_config": {"num_users": 40}}
+    dials = {"num_envs": 8, "n_steps": 12, "batch_size": 96, "update_epochs": 1}
+
+    def doubled(x: Tensor) -> Tensor:
+        return x.double() if x.is_floating_point() else x
+
+    def gradients(exact: bool) -> list[Tensor]:
+        world, agent = begin(settings("ppo", "satiation", agent_config=dials, **sizes))
+        weights = agent.optimizer.weights
+        agent.optimizer.write(
+            weights + 0.05 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1))
+        )
+        rollout, _ = collect(world, agent, world.reset(), 12)
+        found: list[Tensor] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(agent.optimizer, "step", lambda: found.extend(agent.optimizer._gradients()))
+            if exact:
+                patch.setattr(kernels, "library", lambda: None)
+                agent.model.double()
+                rollout = replace(tree_map(doubled, rollout), obs=tree_map(doubled, rollout.obs))
+            agent.update(rollout)
+        return found
+
+    pairs = list(zip(gradients(False), gradients(True), strict=True))
+    assert len(pairs) > 20
+    for one, other in pairs:
+        assert float((one - other).abs().max() / other.abs().max()) < 5e-6
+    one, other = (torch.cat([x.flatten().double() for x in every]) for every in zip(*pairs, strict=True))
+    assert float((one - other).norm() / other.norm()) < 5e-7
 
 
 @pytest.mark.parametrize("head", ["two-tower", "scorer"])

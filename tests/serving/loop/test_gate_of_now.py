@@ -13,12 +13,13 @@ from benchmarks.ope_stocks import BRANDS, Shop, Tabled, judged, logged, shop, va
 from recsys_rl.checkpoint import save
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.data.tables.item_encoding import ALWAYS, NEVER, there
-from recsys_rl.logs.decision_log import concatenate
+from recsys_rl.logs.decision_log import DecisionHeader, assemble, concatenate
 from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.parts import PART
 from recsys_rl.logs.source import open_log
 from recsys_rl.make import agent_of
 from recsys_rl.serving.loop.gate_compare import bench, compare, of_now
+from recsys_rl.types import Interface
 from tests.own_logs import clicks, policy
 from tests.serving.loop.test_gate_lower import drawing
 from tests.serving.servers import event, recommend, send, serving
@@ -77,6 +78,25 @@ def test_sessions_that_could_show_gone_items_alone_are_left_out() -> None:
     now, kept, text = of_now(catalogue, log)
     assert kept.sessions.tolist() == list(range(5, 12)) and "5 sessions" in text
     assert there(now, torch.arange(4, 6)).tolist() == [[False] * 3, [False, False, True]]
+
+
+@pytest.mark.parametrize(("gone", "kept"), [(1, 4), (2, 0)])
+def test_a_session_without_repeats_needs_items_for_each_step(gone: int, kept: int) -> None:
+    """Two steps showed the item that is gone and another one: another policy may begin with what is left."""
+    of = of_items([10] * gone + [NEVER] * (3 - gone))
+    interface = Interface((("taste", BRANDS),), (3,), repeats=False, session_length=2, profile=False)
+    log = assemble(
+        DecisionHeader(("logger",), interface, ("click",)),
+        users=torch.arange(4).repeat_interleave(2),
+        sessions=torch.arange(4).repeat_interleave(2),
+        steps=torch.arange(8) % 2,
+        items=torch.tensor([[0], [2]] * 4),
+        signals=torch.zeros(8, 1, 1),
+        given={"taste": torch.zeros(8, BRANDS)},
+    )
+    log = dataclasses.replace(log, stock=torch.arange(8))
+    _, left, text = of_now(of.catalogue(), log)
+    assert left.num_sessions == kept and ("4 sessions" in text) is (kept == 0)
 
 
 PAYS, OLD, NEW = (0.6, 0.6, 0.0, 1.0), (0.3, 0.3, 0.2, 0.2), (0.02, 0.02, 0.36, 0.6)

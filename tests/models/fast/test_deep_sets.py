@@ -1,0 +1,108 @@
+"""The summary of deep sets in one node: by hand, and beside the layer over entries in double precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from recsys_rl.functional.compiled import kernels
+from recsys_rl.models.deep_sets import DeepSets
+from recsys_rl.models.fast import deep_sets
+from recsys_rl.models.sequence import make_encoder, summarise
+from recsys_rl.types import Obs
+
+N, L, F, ITEMS, DIMS = 37, 6, 9, 11, 4
+
+pytestmark = pytest.mark.skipif(kernels.library() is None, reason="the kernels were not compiled here")
+
+
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def made(num_signals: int, profile: bool) -> tuple[DeepSets, Obs, Tensor]:
+    """An encoder, histories with padding at any place, and the features of the items."""
+    at = slice(1, 1 + DIMS) if profile else None
+    encoder = make_encoder("deep-sets", F, num_signals, L, at, rng(0))
+    assert isinstance(encoder, DeepSets)
+    history = torch.randint(-1, ITEMS, (N, L), generator=rng(1))
+    history[0] = -1
+    signals = torch.randn(N, L, num_signals, generator=rng(2))
+    return (
+        encoder,
+        Obs(torch.randn(N, 7, generator=rng(3)), history, signals),
+        torch.randn(ITEMS, F, generator=rng(4)),
+    )
+
+
+def found(encoder: DeepSets, obs: Obs, items: Tensor) -> list[Tensor]:
+    summary = summarise(encoder, obs, items)
+    weights = torch.randn(summary.shape, generator=rng(5), dtype=torch.float64).to(summary)
+    return [summary, *torch.autograd.grad((summary * weights).sum(), list(encoder.parameters()))]
+
+
+def test_by_hand() -> None:
+    """Two entries of a window of four; entries have a feature, a signal, and the product with the profile."""
+    weight = torch.zeros(3, 16)
+    weight[:, 0] = torch.tensor([3.0, -1.0, 1.0])
+    history, signals = torch.tensor([[-1, 0, -1, 1]]), torch.tensor([[[9.0], [2.0], [9.0], [9.0]]])
+    items, profile, bias = torch.tensor([[2.0], [7.0]]), torch.tensor([[2.5]]), torch.ones(16)
+    summary = deep_sets.session_units(weight, bias, history, signals, items, profile)
+    assert summary[0, 0].item() == ((1 + 3 * 2 - 2 + 2.5 * 2) + (1 + 3 * 7 - 9 + 2.5 * 7)) / 4
+    assert summary[0, 1:].tolist() == [2 / 4] * 15
+    weight[2, 0] = -2.0
+    summary = deep_sets.session_units(weight, bias, history, signals, items, profile)
+    assert summary[0, 0].item() == 0  # 1 + 6 - 2 - 10 and 1 + 21 - 9 - 35 are below 0
+
+
+@pytest.mark.parametrize("profile", [True, False])
+@pytest.mark.parametrize("num_signals", [1, 3])
+def test_summary_and_gradients_equal_the_layer_in_double(num_signals: int, profile: bool) -> None:
+    encoder, obs, items = made(num_signals, profile)
+    one = found(encoder, obs, items)
+    assert type(one[0].grad_fn).__name__ == "_SessionUnitsBackward"
+    assert not bool(one[0][0].any())  # no entry
+    assert obs.signals is not None
+    exact = replace(obs, context=obs.context.double(), signals=obs.signals.double())
+    other = found(encoder.double(), exact, items.double())
+    assert type(other[0].grad_fn).__name__ != "_SessionUnitsBackward"
+    for result, wanted in zip(one, other, strict=True):
+        assert (
+            float((result.detach().double() - wanted.detach()).abs().max() / wanted.detach().abs().max())
+            < 5e-7
+        )
+
+
+def test_more_items_than_entries_are_left_to_the_layer() -> None:
+    encoder, obs, items = made(1, True)
+    few = obs.rows(torch.tensor([1]))
+    alone = summarise(encoder, few, items)
+    assert type(alone.grad_fn).__name__ != "_SessionUnitsBackward"
+    torch.testing.assert_close(alone, summarise(encoder, obs, items)[1:2], rtol=1e-5, atol=1e-6)
+
+
+def test_threads_change_nothing() -> None:
+    encoder, obs, items = made(1, True)
+    many = obs.rows(torch.arange(N).repeat(60))
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        known = many.history, many.signals, items, many.context[:, 1 : 1 + DIMS].contiguous()
+        summary: Tensor = deep_sets._SessionUnits.apply(  # type: ignore[no-untyped-call]
+            torch.randn(ITEMS, 32, generator=rng(6)), encoder.layer.weight[F:], *known
+        )
+        results.append([summary, *torch.autograd.grad(summary.square().sum(), encoder.layer.weight)])
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_inputs_that_do_not_fit() -> None:
+    encoder, obs, items = made(1, True)
+    assert obs.history is not None
+    with pytest.raises(IndexError):
+        summarise(encoder, replace(obs, history=obs.history + 1), items)
+    with pytest.raises(ValueError, match="don't fit"):
+        summarise(encoder, obs, items[:, 1:].contiguous())
