@@ -66,6 +66,7 @@ from recsys_rl.utils.seeding import parse_seeds
 DECISIONS = (5_000, 20_000)
 LEARNERS: Mapping[str, Mapping[str, Any]] = {
     "bc": {"algo": "bc"},
+    "direct": {"algo": "direct"},
     "reinforce": {"algo": "reinforce"},
     "bc --weighted": {"algo": "bc", "weighted": True},
     "cql": {"algo": "cql"},
