@@ -1,18 +1,20 @@
-"""Rivals and references of the tables of benchmarks.learning, without a training: one row by itself.
+"""Rows of the tables of benchmarks.learning, each by itself.
 
     python -m benchmarks.learning_rows tutor --rows expert [--seeds 0-4]
+    python -m benchmarks.learning_rows shop --rows ppo ppo-greedy expected --keep runs   # after a new network
 
 A row is found with the steps of the task's training, and plays the same held-out users with the same noise as
 in the table of `recsys-rl evaluate`. So a row that is younger than the trainings joins their tables. `expert`
-is the policy of benchmarks.experts. Appends a CSV row per task, seed and row; its column train_seconds stays
-empty.
+is the policy of benchmarks.experts. With ``--keep FOLDER`` there are the rows of the algorithm, too: its runs
+are trained in FOLDER/<task>-<seed>/<algorithm>/, or taken from there, as by benchmarks.learning. Appends a
+CSV row per task, seed and row; its column train_seconds stays empty.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +23,15 @@ import torch
 from benchmarks import learning
 from benchmarks.experts import policy
 from benchmarks.harness import tables
+from benchmarks.harness.runs import checkpoint_in, trained
+from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, listed
+from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.options import EvaluateConfig
 from recsys_rl.evaluation.play import PLANNERS
-from recsys_rl.evaluation.players import Player, Table, custom_players, heldout_users
+from recsys_rl.evaluation.players import Player, Table, custom_players, heldout_users, learned
 from recsys_rl.evaluation.row_makers import RowMakers
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_world
@@ -41,7 +46,9 @@ SMOKE = (
 )
 
 
-def rows_of(task: str, seed: int, rows: Sequence[str], smoke: bool = False) -> list[learning.Row]:
+def rows_of(
+    task: str, seed: int, rows: Sequence[str], smoke: bool = False, keep: Path | None = None
+) -> list[learning.Row]:
     """The rows of one seed, without the columns of their origin. Raises UserError for a row of no table."""
     algo, words = learning.TASKS[task]
     words = ["--algo", algo, "--seed", str(seed), *words]
@@ -49,7 +56,8 @@ def rows_of(task: str, seed: int, rows: Sequence[str], smoke: bool = False) -> l
     if config.platform.users is None:
         raise UserError(f"{task} has no users, and its table no rivals: give a task of a platform.")
     if smoke:
-        config = train_options([*words, *SMOKE]).config
+        words = [*words, *SMOKE]
+        config = train_options(words).config
     world = make_world(config)
     users = heldout_users(world, EvaluateConfig.max_users, EvaluateConfig.seed)
     streams = generators(EvaluateConfig.seed, "evaluation users", "policy", "shuffle", "random")
@@ -60,6 +68,8 @@ def rows_of(task: str, seed: int, rows: Sequence[str], smoke: bool = False) -> l
     makers = RowMakers(table, env, steps, None).makers()
     if config.platform.users in policy.EXPERTS:
         makers[policy.NAME] = partial(expert_of, table, env, steps)
+    if keep is not None:
+        makers |= trained_rows(keep.resolve() / f"{task}-{seed}" / algo, algo, words, table, env)
     known = [name for name in makers if name not in PLANNERS]  # those play fewer users
     for row in rows:
         if row not in known:
@@ -92,6 +102,20 @@ def expert_of(table: Table, env: RecEnv, steps: int) -> Player:
     return custom_players({policy.NAME: policy.expert}, table, env, table, steps)[policy.NAME]
 
 
+def trained_rows(
+    folder: Path, algo: str, words: Sequence[str], table: Table, env: RecEnv
+) -> dict[str, Callable[[], Player]]:
+    """The rows of the checkpoint of the training ``words``, which ``folder`` keeps."""
+    trained(folder, algo, ["train", "--threads", "1", *words])
+    path = checkpoint_in(folder, algo)
+    players = learned([Entry(path, load(path), algo)], table, env)
+    return {name: partial(_same, player) for name, player in players.items()}
+
+
+def _same(player: Player) -> Player:
+    return player
+
+
 def steps_of(config: Config) -> int:
     """The steps of the training with these settings, which are whole updates."""
     update = config.agent_config.steps_per_update
@@ -103,6 +127,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="+", choices=learning.TASKS)
     parser.add_argument("--rows", nargs="+", required=True, help="names of rows of the table, as in expert")
     parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 or 0,3,7 (default: 0-4)")
+    parser.add_argument("--keep", type=Path, help="folder of trained runs, for the rows of the algorithm")
     args = tables.parse(parser, "learning")
     torch.set_num_threads(args.threads or 1)
     keep_freed_memory()
@@ -110,7 +135,7 @@ def main() -> None:
     file = Path(os.devnull) if args.smoke else args.csv
     for task in args.tasks:
         for seed in args.seeds:
-            append(file, [about | row for row in rows_of(task, seed, args.rows, args.smoke)])
+            append(file, [about | row for row in rows_of(task, seed, args.rows, args.smoke, args.keep)])
 
 
 def append(file: Path, rows: Sequence[learning.Row]) -> None:

@@ -3,12 +3,15 @@
     python examples/loop_items.py            # some minutes; --seed for other people and items
     python examples/loop_items.py --quick    # a minute or two: smaller in all
 
-Each person likes one brand and cheap things. A first policy learns from 5,000 decisions that showed 90 of 120
-items at random. Then two servers have the same people. To one of them the shop posts its whole stock before
-each round (`recsys-rl items shop.csv --only`): 24 items come and 24 go before round 2, and 10 before each
-later one. The other one gets the withdrawals alone. After each round both learn from what they recorded
-(`recsys-rl retrain`), and the candidate that the gate likes best serves from then on, if it is better. The
-value of a policy is the true share of clicks that it earns from all people, of the items that its server has.
+Each person likes one brand and cheap things. What is new pulls, as with fashion and news: an item loses a
+fifth of its appeal with each round, and its column `season` says in which round it came. A first policy
+learns from 5,000 decisions that showed 90 of 120 items at random. Then two servers have the same people. To
+one of them the shop posts its whole stock before each round (`recsys-rl items shop.csv --only`): 24 items
+come and the 24 oldest go before round 2, and 10 before each later one. The other one gets the withdrawals
+alone. After each round both learn from what they recorded (`recsys-rl retrain`), and of the candidates that
+the gate lets through the best one serves from then on. The value of a policy is the true share of clicks
+that it earns from all people, of the items that its server has; the best possible is that of who shows each
+person the item with the highest rate.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +39,16 @@ from recsys_rl.checkpoint.stock import over
 from recsys_rl.data.tables.item_encoding import StockItem
 from recsys_rl.recommender import Recommender
 from recsys_rl.recommender.contexts import given_context
+from recsys_rl.serving.loop.rounds import verdict_in
+from recsys_rl.serving.loop.turn import Verdict, best_candidate
+from recsys_rl.utils.files import sha256_of
 
 BRANDS = "abcdefgh"
 ROUNDS = 3
+COME = {2: 24, 3: 10}
+"""Items that come before each round, and as many go."""
+KEEPS = 0.8
+"""The part of its appeal that an item keeps from one round to the next."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +58,41 @@ class Thing:
     id: str
     brand: str
     price: float
+    season: int  # the round in which it came
     charm: float  # of the item itself, which no column tells
 
-    def rate(self, taste: str) -> float:
-        """The probability of a click of a person with this taste."""
-        return min(0.95, 0.05 + 0.45 * (self.brand == taste) + 0.2 * (self.price < 3) + self.charm)
+    def rate(self, taste: str, now: int) -> float:
+        """The probability of a click of a person with this taste in round ``now``."""
+        appeal = 0.45 * (self.brand == taste) + 0.2 * (self.price < 3) + self.charm
+        return 0.05 + appeal * KEEPS ** (now - self.season)
 
 
-def things(name: str, number: int, rng: random.Random) -> list[Thing]:
+def things(name: str, number: int, seasons: Sequence[int], rng: random.Random) -> list[Thing]:
+    """New items, each of one of the seasons."""
     return [
-        Thing(f"{name}{at:03d}", rng.choice(BRANDS), round(rng.uniform(1, 9), 2), rng.uniform(0, 0.2))
+        Thing(
+            f"{name}{at:03d}",
+            rng.choice(BRANDS),
+            round(rng.uniform(1, 9), 2),
+            rng.choice(seasons),
+            rng.uniform(0, 0.2),
+        )
         for at in range(number)
     ]
 
 
+def next_stock(stock: Sequence[Thing], now: int, rng: random.Random) -> tuple[list[Thing], set[str]]:
+    """The stock of round ``now``, and the ids of the items that went, those that came first."""
+    oldest = sorted(stock, key=lambda item: item.season)[: COME[now]]
+    gone = {item.id for item in oldest}
+    stays = [item for item in stock if item.id not in gone]
+    return stays + things(f"r{now}-", COME[now], [now], rng), gone
+
+
 def write_items(path: Path, items: Sequence[Thing]) -> None:
+    rows: list[list[Any]] = [[x.id, x.brand, x.price, x.season] for x in items]
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["id", "brand", "price"], *([x.id, x.brand, x.price] for x in items)])
+        csv.writer(file).writerows([["id", "brand", "price", "season"], *rows])
 
 
 def write_log(path: Path, items: Sequence[Thing], rows: int, rng: random.Random) -> None:
@@ -74,20 +102,58 @@ def write_log(path: Path, items: Sequence[Thing], rows: int, rng: random.Random)
         table.writerow(["user", "item", "context.taste", "propensity", "clicked"])
         for row in range(rows):
             taste, item = rng.choice(BRANDS), rng.choice(items)
-            clicked = int(rng.random() < item.rate(taste))
+            clicked = int(rng.random() < item.rate(taste, 1))
             table.writerow([f"u{row % 900}", item.id, taste, 1 / len(items), clicked])
 
 
-def value(checkpoint: Path, items: Sequence[Thing]) -> float:
-    """The true share of clicks that the policy earns where these items are there."""
-    stock = [StockItem(x.id, x.id, {"brand": x.brand, "price": x.price}) for x in items]
+def value(checkpoint: Path, items: Sequence[Thing], now: int) -> float:
+    """The true share of clicks that the policy earns in round ``now`` where these items are there."""
+    facts = [{"brand": x.brand, "price": x.price, "season": x.season} for x in items]
+    stock = [StockItem(x.id, x.id, of) for x, of in zip(items, facts, strict=True)]
     laid, total = Recommender(over(load_at_home(checkpoint), stock)), 0.0
     for taste in BRANDS:
         given = given_context(laid.checkpoint, {"taste": taste})
         obs = laid.visit(torch.zeros(1, laid.catalogue.embedding.shape[1])).with_context(given).observe()
         chances = laid.agent.item_probabilities(obs, len(items))[0].tolist()
-        total += sum(chance * x.rate(taste) for chance, x in zip(chances, items, strict=True))
+        total += sum(chance * x.rate(taste, now) for chance, x in zip(chances, items, strict=True))
     return total / len(BRANDS)
+
+
+def best_possible(items: Sequence[Thing], now: int) -> float:
+    """The share of clicks of who knows each person and item."""
+    return sum(max(item.rate(taste, now) for item in items) for taste in BRANDS) / len(BRANDS)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was found in a round of one of the shops."""
+
+    shop: str  # open, frozen
+    round: int
+    items: int
+    best: float  # possible
+    before: float  # the true value of the policy that served in this round
+    after: float  # and of the one that serves from then on
+    serves: str  # the name of that one's file if it is another one
+    new_after: int | None  # visits until one of the items that came before this round was shown
+    new_share: float  # of these among all that was shown
+
+    @property
+    def lowered(self) -> bool:
+        """The round promoted a policy that is worse in truth."""
+        return bool(self.serves) and self.after < self.before
+
+    @property
+    def line(self) -> str:
+        new = (
+            f", a new item after {self.new_after} visits, {self.new_share:.0%} of all"
+            if self.new_after
+            else ""
+        )
+        return (
+            f"round {self.round}, {self.shop}: {self.before:.3f} -> {self.after:.3f} "
+            f"({self.serves or 'the same policy'}), best possible {self.best:.3f} of {self.items} items{new}"
+        )
 
 
 class Shop:
@@ -122,40 +188,57 @@ class Shop:
         assert reply.status == 200, found
         return found
 
-    def people(self, number: int, items: Sequence[Thing]) -> dict[str, int]:
-        """Let so many people visit. Returns the visits until each item was first shown."""
-        by_id, first = {x.id: x for x in items}, dict[str, int]()
+    def people(self, number: int, items: Sequence[Thing], now: int) -> list[str]:
+        """Let so many people visit in round ``now``. Returns the items that they are shown."""
+        by_id, shown = {x.id: x for x in items}, list[str]()
         self.connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        for at in range(number):
+        for _ in range(number):
             taste, self.visits = self.rng.choice(BRANDS), self.visits + 1
             body = {"user_id": f"p{self.rng.randrange(2500)}", "context": {"taste": taste}}
             answer = self.post("/v1/recommend", body)
             id_ = answer["items"][0]["item_id"]
-            first.setdefault(id_, at)
-            clicked = float(self.rng.random() < by_id[id_].rate(taste))
+            shown.append(id_)
+            clicked = float(self.rng.random() < by_id[id_].rate(taste, now))
             event = {"decision_id": answer["decision_id"], "signal": "clicked", "value": clicked}
             self.post("/v1/feedback", {"events": [event]})
         time.sleep(2.5)  # until the last session has matured
-        return first
+        return shown
 
     def learn(self, decisions: int) -> str:
-        """One round; the candidate that the gate likes best serves from then on, if it is better.
+        """One round; the candidate that a loop would let in first serves from then on.
 
-        Returns its name.
+        Returns its name; "" if the gate lets none through. In a real shop a canary would decide first.
         """
-        files = run(
-            "retrain", "--db", self.db, "--policies", self.policies, "--decisions", decisions
-        ).splitlines()
-        liked = dict[float, Path]()
-        for file in map(Path, files):
-            run("gate", "--db", self.db, "--policies", self.policies, file, codes=(0, 3, 4, 5))
-            verdict = json.loads(next(self.policies.glob(f"{sha256(file)}.gate.json")).read_text())
-            liked[verdict["difference"]] = file
-        if max(liked) <= 0:
-            return "none"
-        self.serving = liked[max(liked)]  # in a real shop a canary would decide first
+        place = ("--db", self.db, "--policies", self.policies)
+        files = {
+            sha256_of(Path(file)): Path(file)
+            for file in run("retrain", *place, "--decisions", decisions).splitlines()
+        }
+        verdicts = dict[str, Verdict]()
+        for name, file in files.items():
+            run("gate", *place, file, codes=(0, 3, 4, 5))
+            found = verdict_in(self.policies, name)
+            assert found is not None
+            verdicts[name] = Verdict(found["answer"], found["difference"])
+        best = best_candidate([*files], verdicts)
+        if best is None:
+            return ""
+        self.serving = files[best]
         run("release", "alias", self.serving, "--url", self.url)
         return self.serving.name
+
+    def round(self, now: int, stock: Sequence[Thing], visits: int, decisions: int) -> Round:
+        """Post the stock, let people come, and learn."""
+        write_items(self.folder / "shop.csv", stock)
+        run("items", self.folder / "shop.csv", "--only", "--url", self.url)
+        shown, before = self.people(visits, stock, now), value(self.serving, stock, now)
+        came = {item.id for item in stock if item.id.startswith(f"r{now}-")}
+        new = [at for at, id_ in enumerate(shown, 1) if id_ in came]
+        serves = self.learn(decisions)
+        after, best = value(self.serving, stock, now), best_possible(stock, now)
+        first = min(new, default=None)
+        name = self.folder.name
+        return Round(name, now, len(stock), best, before, after, serves, first, len(new) / visits)
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -163,17 +246,37 @@ class Shop:
         print(run("log", "check", "--db", self.db).strip())
 
 
-def sha256(file: Path) -> str:
-    from recsys_rl.utils.files import sha256_of
-
-    return sha256_of(file)
-
-
 def run(*words: object, codes: Sequence[int] = (0,)) -> str:
     command = [sys.executable, "-m", "recsys_rl", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode in codes, done.stderr
     return done.stdout
+
+
+def rounds_of(seed: int, out: Path, quick: bool = False) -> Iterator[Round]:
+    """The rounds of both shops, each when it is over; records and policies lie in the folder ``out``."""
+    rng = random.Random(seed)
+    rows, visits, decisions = (1_000, 300, 6_400) if quick else (5_000, 2_000, 64_000)
+    stock = things("s", 120, range(-2, 2), rng)
+    out.mkdir(parents=True, exist_ok=True)
+    write_items(out / "items.csv", stock)
+    write_log(out / "log.csv", stock[:90], rows, rng)
+    files = ("--log", out / "log.csv", "--items", out / "items.csv")
+    folder = ("--runs-dir", out / "runs", "--name", "first")
+    run("train", "--algo", "reinforce", *files, *folder, "--seed", seed, "--total-timesteps", decisions)
+    first = out / "runs" / "first" / "reinforce.pt"
+    shops = {name: Shop(out / name, first, seed) for name in ("open", "frozen")}
+    stocks = dict.fromkeys(shops, stock)
+    try:
+        for now in range(1, ROUNDS + 1):
+            if now > 1:
+                stocks["open"], gone = next_stock(stocks["open"], now, rng)
+                stocks["frozen"] = [item for item in stocks["frozen"] if item.id not in gone]
+            for name, shop in shops.items():
+                yield shop.round(now, stocks[name], visits, decisions)
+    finally:
+        for shop in shops.values():
+            shop.close()
 
 
 def main() -> None:
@@ -184,56 +287,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None, help="folder for records and policies")
     options = parser.parse_args()
-    rng, small = random.Random(options.seed), options.quick
-    out = options.out or Path(tempfile.mkdtemp(prefix="loop_items_"))
-    out.mkdir(parents=True, exist_ok=True)
-    visits, decisions = (300, 6_400) if small else (2_000, 64_000)
-    items = things("s", 120, rng)
-    write_items(out / "items.csv", items)
-    write_log(out / "log.csv", items[:90], 1_000 if small else 5_000, rng)
-    log = [
-        "--log",
-        out / "log.csv",
-        "--items",
-        out / "items.csv",
-        "--runs-dir",
-        out / "runs",
-        "--name",
-        "first",
-    ]
-    run("train", "--algo", "reinforce", *log, "--seed", options.seed, "--total-timesteps", decisions)
-    first = out / "runs" / "first" / "reinforce.pt"
-    shops = {name: Shop(out / name, first, options.seed) for name in ("open", "frozen")}
-    stocks = dict.fromkeys(shops, items)
-    print(f"the first policy: {value(first, items):.3f} of clicks, of 120 items")
-    lowered = 0
-    try:
-        for number in range(1, ROUNDS + 1):
-            if number > 1:
-                come = things(f"r{number}-", 24 if number == 2 else 10, rng)
-                gone = {x.id for x in rng.sample(stocks["open"], len(come))}
-                stocks["open"] = [x for x in stocks["open"] if x.id not in gone] + come
-                stocks["frozen"] = [x for x in stocks["frozen"] if x.id not in gone]
-            for name, shop in shops.items():
-                stock = stocks[name]
-                write_items(out / "shop.csv", stock)
-                run("items", out / "shop.csv", "--only", "--url", shop.url)
-                seen, before = shop.people(visits, stock), value(shop.serving, stock)
-                new = [seen[x.id] for x in stock if x.id.startswith(f"r{number}-") and x.id in seen]
-                who = shop.learn(decisions)
-                after = value(shop.serving, stock)
-                lowered += after < before
-                shown = f", a new item after {min(new) + 1} visits" if new else ""
-                print(
-                    f"round {number}, {name}: {before:.3f} -> {after:.3f} ({who}), {len(stock)} items{shown}"
-                )
-    finally:
-        for shop in shops.values():
-            shop.close()
-    last = {name: value(shop.serving, stocks[name]) for name, shop in shops.items()}
+    out, found = options.out or Path(tempfile.mkdtemp(prefix="loop_items_")), list[Round]()
+    for of in rounds_of(options.seed, out, options.quick):
+        found.append(of)
+        print(of.line, flush=True)
+    last = {of.shop: of.after for of in found}
     gain = last["open"] / last["frozen"] - 1
+    promoted = sum(bool(of.serves) for of in found)
     print(f"at the end: {last['open']:.3f} with new items, {last['frozen']:.3f} frozen, {gain:+.1%}")
-    print(f"rounds after which the truth was lower: {lowered} of {2 * ROUNDS}")
+    print(f"promotions that lowered the truth: {sum(of.lowered for of in found)} of {promoted}")
     if options.out is None:
         shutil.rmtree(out)
 

@@ -147,6 +147,7 @@ class OwnTables:
     - ``interface(env_config, catalogue)``: the interface of sessions; a checkpoint with another is refused.
     - ``encoding(env_config)``: the encodings of the items (data/tables/item_encoding.py); None in settings of
       an earlier version.
+    - ``with_encoding(env_config, encoding)``: the settings with other encodings of the items.
     - ``items_of_log(paths)``: the file with the items beside exports of a record; None without one.
     - ``judge(run, path)``: judge the finished policy of a run, with its checkpoint at ``path``, on its log.
     - ``estimates(path, checkpoint)``: print those estimates again, and return their values.
@@ -159,6 +160,7 @@ class OwnTables:
     ranges: Callable[[Any], Mapping[str, Any]]
     interface: Callable[[Any, Catalogue], Interface]
     encoding: Callable[[Any], Any]
+    with_encoding: Callable[[Any, Any], Any]
     items_of_log: Callable[[Sequence[str]], str | None]
     judge: Callable[[Any, Path], None]
     estimates: Callable[[Path, Any], dict[str, Any]]

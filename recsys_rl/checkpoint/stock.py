@@ -15,7 +15,16 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import config_at_home
-from recsys_rl.data.tables.item_encoding import ALWAYS, NEVER, Clock, ItemEncoding, StockItem, items_of
+from recsys_rl.data.tables.item_encoding import (
+    ALWAYS,
+    NEVER,
+    Clock,
+    ItemEncoding,
+    StockItem,
+    clock_of,
+    fitted,
+    items_of,
+)
 from recsys_rl.errors import UserError
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World
@@ -26,11 +35,10 @@ DENSE = ("head.logits.weight", "head.logits.bias")
 
 def encoding_of(checkpoint: Checkpoint) -> ItemEncoding:
     """The encodings of the items of a policy. Raises UserError if it has none."""
-    config = _own(checkpoint)
-    tables = config.platform.tables
-    encoding: ItemEncoding | None = None if tables is None else tables.encoding(config.env_config)
+    encoding = find_encoding(checkpoint)
     if encoding is None:
-        which = "of an earlier version" if tables is not None else f"of {config.env}"
+        config = _own(checkpoint)
+        which = "of an earlier version" if config.platform.tables is not None else f"of {config.env}"
         raise UserError(
             f"The policy is {which}, whose items are those of its training for ever: train again on a log of "
             "your own, with these items."
@@ -44,10 +52,12 @@ def _own(checkpoint: Checkpoint) -> Config:
     return config_at_home(checkpoint.config, home) if home else checkpoint.config
 
 
-def has_encoding(checkpoint: Checkpoint) -> bool:
-    """True for a policy that can be laid over other items."""
-    tables = _own(checkpoint).platform.tables
-    return tables is not None and tables.encoding(_own(checkpoint).env_config) is not None
+def find_encoding(checkpoint: Checkpoint) -> ItemEncoding | None:
+    """The encodings of the items of a policy; None if it can't be laid over other items."""
+    config = _own(checkpoint)
+    tables = config.platform.tables
+    found: ItemEncoding | None = None if tables is None else tables.encoding(config.env_config)
+    return found
 
 
 def over(
@@ -85,6 +95,27 @@ def over(
         }
     world = World(catalogue, checkpoint.population)
     return dataclasses.replace(checkpoint, config=config, interface=interface, world=world, agent=agent)
+
+
+def encoded_anew(checkpoint: Checkpoint) -> Checkpoint:
+    """The place of a policy, without weights, with encodings made of the items that may be shown now."""
+    old, items = checkpoint.catalogue, items_of(checkpoint.catalogue)
+    tables = checkpoint.config.platform.tables
+    assert tables is not None
+    encoding, _ = fitted([item for item in items if item.live])
+    catalogue = encoding.catalogue(items, old.popularity, old.source, clock_of(old))
+    size = catalogue.embedding.shape[1]
+    env_config = dataclasses.replace(
+        tables.with_encoding(checkpoint.config.env_config, encoding), embedding_dim=size
+    )
+    nobody = checkpoint.population.profile.new_zeros(0, size)
+    return dataclasses.replace(
+        checkpoint,
+        config=dataclasses.replace(checkpoint.config, env_config=env_config),
+        interface=tables.interface(env_config, catalogue),
+        world=World(catalogue, dataclasses.replace(checkpoint.population, profile=nobody, taste=nobody)),
+        agent={},
+    )
 
 
 def joined(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.checkpoint.stock import encoding_of, has_encoding, joined, over
+from recsys_rl.checkpoint.stock import find_encoding, joined, over
 from recsys_rl.data.tables.items import read_items, stock_items
 from recsys_rl.data.tables.read import files_of, items_beside
 from recsys_rl.logs.intervals import items_of_log
@@ -19,12 +19,12 @@ def over_log(checkpoint: Checkpoint, paths: Sequence[str]) -> Checkpoint:
 
     Raises UserError for a file that can't be read.
     """
-    file = items_of_log(paths)
-    if file is None or not has_encoding(checkpoint):
+    file, encoding = items_of_log(paths), find_encoding(checkpoint)
+    if file is None or encoding is None:
         return checkpoint
     whole = all(items_beside(part).is_file() for path in paths for part in files_of(Path(path)))
     text_ids = whole or bool(checkpoint.catalogue.item_names)
-    facts = read_items(file, "item", text_ids, encoding_of(checkpoint).columns)
+    facts = read_items(file, "item", text_ids, encoding.columns)
     items = stock_items(facts.ids, facts)
     if not whole:
         items = joined(checkpoint, items, goes_on=False, clock=facts.clock)

@@ -119,6 +119,15 @@ class LogFiles:
         lists = any("list_place" in table.names for table in self.files)
         return frozenset(["candidates"] * candidates + ["list_place"] * lists)
 
+    @cached_property
+    def last_time(self) -> int | None:
+        """The latest time of a decision, in microseconds; None if a file has no times."""
+        if not all(self.has(table, "time") for table in self.files):
+            return None
+        roles = [(table, self.roles(table)) for table in self.files]
+        read = [self.cells(table, list({of["item"], of["time"]})) for table, of in roles]
+        return max(int(cells.times().max()) for cells in read)
+
     def unit(self, has_context: bool) -> str:
         """The noun for those who are held out; ``has_context``: the log has pieces of the context."""
         roles, rest = self.roles(self.files[0]), "context" if has_context else "decision"

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.tables.columns import DecisionColumns, DecisionFile
-from recsys_rl.data.tables.item_encoding import fitted
+from recsys_rl.data.tables.item_encoding import ItemEncoding, fitted
 from recsys_rl.data.tables.items import ItemFacts, knows_items, read_items, stock_items
 from recsys_rl.data.tables.pieces import Piece
 from recsys_rl.data.tables.read import TableFile, files_of
@@ -287,12 +287,13 @@ def _loaded(
     facts = _facts(items, files.items, overview)
     source = " + ".join(Path(path).name for path in paths)
     ids, shares = overview.ids, overview.shares
+    last = files.last_time if facts.clock == "time" else None
     encoding, merged = fitted(stock_items(ids, facts))
     share_of = dict(zip(ids, shares.tolist(), strict=True))
     # Features tell what the policy needs of an item; that it was there tells that it was not chosen.
     if encoding.knows_items or facts.clock:
         ids = tuple(sorted({*ids, *facts.ids}))
-    chosen = stock_items(ids, facts)
+    chosen = stock_items(ids, facts, last)
     encoding, merged = fitted(chosen)
     shares = torch.tensor([share_of.get(item.id, 0.0) for item in chosen])
     catalogue = encoding.catalogue(chosen, shares, source, facts.clock)
@@ -393,6 +394,12 @@ def _known_by(facts: ItemFacts, catalogue: Catalogue) -> str:
     return "known by their ids alone: the head is dense, and no other item can be chosen"
 
 
+def with_encoding(config: OwnLogConfig, encoding: ItemEncoding) -> OwnLogConfig:
+    """The settings of the place with these encodings of its items."""
+    shape = dataclasses.replace(config.log_shape, items=encoding)
+    return dataclasses.replace(config, shape=shape_text(shape, config.weights))
+
+
 # Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on a simulator. 2,500
 # gradient steps of 128 decisions take some ten seconds of one core.
 PRESETS: Mapping[str, Preset] = {
@@ -444,6 +451,7 @@ PLATFORM = Platform(
         ranges=lambda config: config.log_shape.ranges,
         interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
         encoding=lambda config: config.log_shape.items,
+        with_encoding=with_encoding,
         items_of_log=items_of_log,
         judge=_judge,
         estimates=_estimates,

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from recsys_rl.errors import UserError, one_line
+from recsys_rl.serving.item_report import ItemCounts
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.releases.active_version import PolicyFiles
 from recsys_rl.serving.routes import routes
@@ -49,7 +50,7 @@ class App:
     def __init__(self, worker: Worker, policies: PolicyFiles, tokens: Tokens | None = None) -> None:
         watch = Watch(worker)
         self.worker, self.tokens, self.metrics = worker, tokens, Metrics(worker, watch)
-        self.services = Services(worker, policies, self.metrics, watch)
+        self.services = Services(worker, policies, self.metrics, watch, ItemCounts(worker))
         table = routes()
         self.posts: Mapping[str, Route] = {route.path: route for route in table if route.method == "POST"}
         self.both = {route.path for route in table if route.method == "GET"} & self.posts.keys()
@@ -112,7 +113,8 @@ class App:
             finally:
                 self.metrics.observe(route.path, perf_counter() - start)
 
-        return routing.Route(route.path, enter, methods=GET)
+        # An id may have a /, and is the rest of the path.
+        return routing.Route(route.path.replace("{id}", "{id:path}"), enter, methods=GET)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -121,6 +123,7 @@ class App:
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
+        await self.services.items.close()
         await asyncio.to_thread(self.worker.close)
 
 

@@ -235,6 +235,37 @@ class ItemsFound(Struct, frozen=True):
     items: list[Item]
 
 
+class ItemRow(Struct, frozen=True):
+    """A row of the record about an item of a team's own place."""
+
+    number: int
+    time: float
+    """Seconds since 1970."""
+    kind: Literal["add", "withdraw"]
+    """An item that changes is withdrawn and added again."""
+    title: str
+    """"" of a withdrawal."""
+    features: dict[str, float | str | list[float | str]]
+
+
+class ItemReport(Struct, frozen=True):
+    """The answer of `GET /v1/items/{id}`."""
+
+    item_id: str
+    title: str
+    available: bool
+    """False: it was withdrawn, and is not shown any more."""
+    rows: list[ItemRow]
+    """[] on a simulated platform, whose items never change."""
+    impressions: int
+    """Places with it, of the sessions that have matured, and whose events count no more."""
+    mean_reward: float | None
+    """Of the steps that showed it, by the weights of the champion; of a slate all its places together. null:
+    it was not shown."""
+    all_read: bool
+    """False: the server is still counting after its start, so that both are of the earlier sessions."""
+
+
 FeatureValue = float | str | list[float | str] | None
 
 

@@ -17,6 +17,7 @@ from recsys_rl.serving.context import schema_of_context
 from recsys_rl.serving.decide_again import report
 from recsys_rl.serving.feedback import take_feedback
 from recsys_rl.serving.item_changes import take_items
+from recsys_rl.serving.item_report import item_report
 from recsys_rl.serving.jobs import Call, Observe, Recommend, Shared
 from recsys_rl.serving.messages import (
     LARGEST_STOCK,
@@ -25,6 +26,7 @@ from recsys_rl.serving.messages import (
     DecisionRows,
     FeedbackAnswer,
     FeedbackRequest,
+    ItemReport,
     ItemsAnswer,
     ItemsFound,
     ItemsRequest,
@@ -64,6 +66,7 @@ def routes() -> tuple[Route, ...]:
         get("/v1/decisions", "read", decisions, "The latest decisions", DecisionRows),
         get("/v1/platform", "read", platform, "What a page must know of the place", Platform),
         get("/v1/items", "read", items, "Items by a text in their titles", ItemsFound),
+        get("/v1/items/{id}", "read", item, "An item: its rows, and how it fared", ItemReport),
         post(
             "/v1/items",
             "items",
@@ -172,6 +175,10 @@ async def items(services: Services, request: Request) -> Response:
     text = request.query_params.get("q", "")[:200]
     version = services.worker.shared.active.version
     return as_json(ItemsFound(await asyncio.to_thread(version.find_items, text)))
+
+
+async def item(services: Services, request: Request) -> Response:
+    return as_json(await item_report(request.path_params["id"], services.items))
 
 
 async def policies(services: Services, request: Request) -> Response:

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recsys_rl.errors import one_line
+from recsys_rl.serving.item_report import ItemCounts
 from recsys_rl.serving.messages import LARGEST_BODY, Problem
 from recsys_rl.serving.releases.active_version import PolicyFiles
 from recsys_rl.serving.watch import Watch
@@ -40,6 +41,7 @@ class Services:
     policies: PolicyFiles
     metrics: Metrics
     watch: Watch
+    items: ItemCounts
     restocking: asyncio.Lock = field(default_factory=asyncio.Lock)  # of one change of the items at a time
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import sys
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,20 +21,19 @@ import msgspec
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serving.jobs import Call, Moment, ReadMoment
+from recsys_rl.serving.maturing import Maturing
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.record.record_schema import Damaged, Release
 from recsys_rl.serving.record.snapshot import Snapshot
 from recsys_rl.serving.release_changes import freeze, stop
 from recsys_rl.serving.releases.canary import Canary, CanarySettings, Look
 from recsys_rl.serving.releases.outcomes import Outcome, Outcomes
+from recsys_rl.serving.session_state import SessionState
 from recsys_rl.serving.worker import Worker
 
 EVERY = 1.0  # seconds
 TRIES = 10
 """Looks in a row that fail before the release is frozen: one failed read of the record is no reason to."""
-BATCH = 500  # sessions that are read at once
-MOST = 2_000
-"""Sessions that are read at one look: after a start on a long release nobody waits for all of them."""
 
 
 class Watch:
@@ -121,12 +120,11 @@ class Followed:
         self, record: Path, start: Release, outcomes: Outcomes, settings: CanarySettings, window: float
     ) -> None:
         """``window``: seconds that a session needs at least to mature. Raises Damaged, UserError."""
-        self.record, self.start, self.outcomes, self.window = record, start, outcomes, window
+        self.record, self.start, self.outcomes = record, start, outcomes
         with contextlib.closing(Snapshot(record)) as store:
             before = self._before(store, store.latest_sessions(start.number, settings.prior))
         self.canary, self.look = Canary(start.unit, before, settings), Look()
-        self.scanned = start.number  # sessions up to this number are known
-        self.due = list[tuple[float, int]]()  # a heap: when each may have matured, and its number
+        self.maturing = Maturing(outcomes, start.number, window)
         self.order = deque[int]()  # sessions that do not count yet
         self.matured = dict[int, Outcome | None]()  # of those; None: erased, damaged, or of no arm
 
@@ -136,17 +134,8 @@ class Followed:
         Raises Damaged or UserError if the record can't be read: the next call goes on where this one was.
         """
         with contextlib.closing(Snapshot(self.record)) as store:
-            self._scan(store, moment)
-            due = list[tuple[float, int]]()
-            while self.due and self.due[0][0] <= moment.now and len(due) < MOST:
-                due.append(heapq.heappop(self.due))
-            try:
-                while due:
-                    self._read(store, [number for _, number in due[:BATCH]], moment.now)
-                    del due[:BATCH]
-            finally:
-                for unread in due:
-                    heapq.heappush(self.due, unread)
+            self.order.extend(self.maturing.scan(store, moment))
+            self.maturing.read(store, moment.now, self._take)
             while self.order and self.order[0] in self.matured:
                 outcome = self.matured[self.order[0]]
                 before = None if outcome is None else self._known_of(store, outcome)
@@ -170,29 +159,11 @@ class Followed:
         over = [state for _, state in sorted(found.items()) if state.latest <= at]
         return self.outcomes.of([state for state in over if self.outcomes.matured(state, at)])
 
-    def _scan(self, store: Snapshot, moment: Moment) -> None:
-        """Find the sessions that have begun since."""
-        fresh = store.sessions(self.scanned, moment.floor)
-        # Those that began a moment ago can't have matured; after a start they can.
-        due = moment.now + (0 if self.scanned == self.start.number else self.window)
-        for number in fresh:
-            heapq.heappush(self.due, (due, number))
-        self.order.extend(fresh)
-        self.scanned = max(self.scanned, moment.floor - 1)
-
-    def _read(self, store: Snapshot, numbers: list[int], now: float) -> None:
-        """Keep the outcomes of those that have matured, and look at the others later."""
-        found = self.outcomes.states(store.whole_sessions(numbers))
-        over = [number for number, state in found.items() if self.outcomes.matured(state, now)]
-        matured = self.outcomes.of([found[number] for number in over])
-        # From here on nothing is read, so that a read which fails changes nothing.
-        for number in found.keys() - set(over):
-            state = found[number]
-            ended = state.ended(now)
-            again = (now if ended is None else ended) + state.row.window
-            heapq.heappush(self.due, (min(again, self.outcomes.end(state.row)), number))
-        self.matured |= dict.fromkeys(set(numbers) - found.keys())
-        self.matured |= {outcome.number: outcome for outcome in matured}
+    def _take(self, lost: Sequence[int], over: Sequence[SessionState]) -> None:
+        """Keep the outcomes of sessions that have matured."""
+        outcomes = self.outcomes.of(over)
+        self.matured |= dict.fromkeys(lost)
+        self.matured |= {outcome.number: outcome for outcome in outcomes}
 
 
 def verdict_of(look: Look) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.world_check import about_check
-from recsys_rl.errors import amount
+from recsys_rl.errors import amount, one_line
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.make import assumptions, make_env, make_world
 from recsys_rl.models.policy import NetworkPolicy
@@ -74,7 +74,11 @@ def _about_data(run: Run) -> str:
         return ""
     if not run.config.platform.simulates:
         brought = run.config.platform.brought(run.config)
-        data = f"data: {catalogue.source}; {getattr(run.experience, 'sides', '')}"
+        paths = getattr(run.config.agent_config, "log", None) or (catalogue.source,)
+        names = " + ".join(
+            one_line(Path(path).name) for path in ([paths] if isinstance(paths, str) else paths)
+        )
+        data = f"data: {names}; {getattr(run.experience, 'sides', '')}"
         return data if brought is None else "\n".join(filter(None, [data, brought.note]))
     whose = f"{population.source}: " if population.source else ""
     sizes = f"{amount(len(population.train), 'training user')}, {len(population.heldout):,} held out"

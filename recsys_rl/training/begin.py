@@ -127,7 +127,11 @@ def _of_items(config: Config, resumed: Checkpoint | None) -> Checkpoint | None:
     column = tables.columns(config.env_config).get("item", "item")
     facts = read_items(file, column, bool(there.catalogue.item_names), encoding_of(there).columns)
     check_columns(file, facts, encoding_of(there).columns)
-    items = joined(there, stock_items(facts.ids, facts), goes_on=False, clock=facts.clock)
+    last = None
+    if facts.clock == "time":
+        log = tables.open_log(config.agent_config.log, config.data_config, config.env_config, there.catalogue)
+        last = log.tables.last_time
+    items = joined(there, stock_items(facts.ids, facts, last), goes_on=False, clock=facts.clock)
     return over(there, items, learns=True, clock=facts.clock)
 
 

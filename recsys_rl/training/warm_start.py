@@ -28,6 +28,8 @@ SIZES = (
     ("model_config", "hidden_dims"),
 )
 
+OTHER_NETWORK = "its network has other weights"
+
 
 def check_items(config: Config, world: World, warm: Checkpoint) -> tuple[Checkpoint, str]:
     """Raise Unfit if the items, or the encodings of a team's own place, are others than of the run ``warm``.
@@ -37,10 +39,10 @@ def check_items(config: Config, world: World, warm: Checkpoint) -> tuple[Checkpo
     """
     path, tables = config.train_config.init_from, config.platform.tables
     if world.catalogue.own:
-        from recsys_rl.checkpoint.stock import has_encoding, over  # polars
+        from recsys_rl.checkpoint.stock import find_encoding, over  # polars
         from recsys_rl.data.tables.item_encoding import items_of
 
-        if has_encoding(warm):
+        if find_encoding(warm) is not None:
             warm = over(warm, items_of(world.catalogue), learns=True)
         known, seen = item_features(warm.catalogue), item_features(world.catalogue)
         same = known.shape == seen.shape and torch.equal(known, seen)
@@ -77,13 +79,16 @@ def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, devic
     if temperature is not None and not hasattr(config.agent_config, "temperature"):
         weights = _of_model(drawn_policy(_bare(weights), temperature))
         note = f"; it begins with the drawn policy of {warm.config.algo}, softmax(Q / {temperature:g})"
-    cause = _misfit(config, warm, own, weights)
-    if cause and warm.config.algo != config.algo:
-        cause += f" (that run is of --algo {warm.config.algo}, and this one of {config.algo})"
+    cause, path = _misfit(config, warm, own, weights), config.train_config.init_from
+    if cause == OTHER_NETWORK and warm.config.algo != config.algo:
+        raise Unfit(
+            f"--init-from {path} is of --algo {warm.config.algo}, whose network {config.algo} can't go on "
+            f"with: give --algo {warm.config.algo}, or leave --init-from out."
+        )
     if cause:
         raise Unfit(
-            f"--init-from {config.train_config.init_from} does not fit this run: {cause}; give the same "
-            "--env, --encoder, --head, --hidden-dims and --max-episode-steps as that run."
+            f"--init-from {path} does not fit this run: {cause}; give the same --env, --encoder, --head, "
+            "--hidden-dims and --max-episode-steps as that run."
         )
     with restoring():
         agent.load_state_dict({name: tensor.to(device) for name, tensor in {**own, **weights}.items()})
@@ -101,7 +106,10 @@ def _misfit(
         return ""
     if warm.config.env != config.env:
         return f"it is of --env {warm.config.env}, and this one of {config.env}"
-    return _other_size(warm.config, config) or f"its {differ[0]} has another shape or is missing"
+    other = _other_size(warm.config, config)
+    if other or names == weights.keys():
+        return other or f"its {differ[0]} has another shape"
+    return OTHER_NETWORK
 
 
 def _other_size(source: Config, now: Config) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,22 @@ def test_rows_equal_those_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.M
     assert gain["gain"] == pytest.approx(table["ppo"]["return_mean"] / table["expert"]["return_mean"] - 1)
     (written,) = [row for row in learning.rows_of("tutor", 1, 9.0, result) if row["policy"] == "ppo"]
     assert written["over_expert"] == gain["gain"] and written["over_expert_low"] == gain["low"]
+
+
+def test_rows_of_a_training_equal_those_of_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is trained once, and its three rows are those of the table of its checkpoint."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(learning.TASKS, "tutor", ("ppo", ["--env", "tutor", *TINY]))
+    names = ["ppo-greedy", "expected", "ppo"]
+    found = learning_rows.rows_of("tutor", 1, names, smoke=True, keep=tmp_path / "runs")
+    monkeypatch.chdir(tmp_path / "runs" / "tutor-1" / "ppo")
+    assert cli.main(["evaluate", "--no-planner", "--json", "table.json"]) == 0
+    table = {row["policy"]: row for row in json.loads(Path("table.json").read_text())["rows"]}
+    assert [row["policy"] for row in found] == names
+    for row in found:
+        assert row["return_mean"] == table[row["policy"]]["return_mean"]
 
 
 def test_whole_command_and_its_file(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, load, save
-from recsys_rl.checkpoint.stock import over
+from recsys_rl.checkpoint.stock import encoded_anew, encoding_of, over
 from recsys_rl.cli import main
 from recsys_rl.data.tables.item_encoding import StockItem, fitted, items_of
 from recsys_rl.errors import UserError
-from recsys_rl.make import agent_of
+from recsys_rl.make import agent_of, make_agent
 from recsys_rl.models.item_columns import item_features
 from recsys_rl.recommender import Recommender
 from recsys_rl.types import Obs
@@ -67,6 +67,21 @@ def test_over_its_own_items_in_any_order_a_policy_has_the_same_logits(
     assert torch.equal(before[:, order], after)
     # A file of the policy over them is whole.
     save(tmp_path / "again.pt", over(checkpoint, own))
+
+
+def test_new_encodings_are_those_of_the_items_that_may_be_shown(tmp_path: Path) -> None:
+    """Brand b is gone and c is new: the others have codes of their own, and the contexts are as before."""
+    old = trained(tmp_path, "reinforce", known=True, several=False)
+    stock = [item._replace(live=item.features["brand"] == "a") for item in items_of(old.catalogue)]
+    laid = over(old, [*stock, NEW._replace(features={"price": 2.0, "brand": "c"})])
+    assert encoding_of(laid).unknown([item.features for item in items_of(laid.catalogue)]) == 1
+    anew = encoded_anew(laid)
+    brands = next(piece for piece in encoding_of(anew).pieces if piece.name == "brand")
+    assert brands.values == ("a", "c") and (anew.interface, anew.agent) == (laid.interface, {})
+    assert items_of(anew.catalogue) == items_of(laid.catalogue)
+    weights = make_agent(anew.config, anew.interface, anew.catalogue).state_dict()
+    save(tmp_path / "anew.pt", dataclasses.replace(anew, agent=weights))
+    assert encoding_of(load(tmp_path / "anew.pt")) == encoding_of(anew)
 
 
 def test_a_new_text_is_other_and_a_missing_number_the_mean() -> None:

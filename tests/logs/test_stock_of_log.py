@@ -10,7 +10,7 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.data.tables.item_encoding import items_of
+from recsys_rl.data.tables.item_encoding import NEVER, items_of
 from recsys_rl.errors import UserError
 from recsys_rl.logs.decision_table import read_table
 from recsys_rl.logs.parts import PART
@@ -79,6 +79,34 @@ def test_each_decision_could_show_the_items_of_its_time(tmp_path: Path) -> None:
     assert batch.obs.mask is not None and torch.equal(batch.obs.mask, mask[:4])
 
 
+def test_an_item_with_an_end_to_come_is_still_there(tmp_path: Path) -> None:
+    """The last decision is of May 4: an end in June is to come, one of that morning is not."""
+    path, ends = str(log(tmp_path / "log.csv")), {"b": "2026-06-01", "c": "2026-05-04T10:00:03"}
+    rows = [[*row[:3], ends.get(str(row[0]), row[3])] for row in ITEMS]
+    given = {"log": (path,), "items": str(items(tmp_path / "items.csv", rows))}
+    catalogue = load_log(given).world.catalogue
+    assert dict(zip(catalogue.item_names, catalogue.available.tolist(), strict=True)) == {
+        "a": True,
+        "b": True,
+        "b2": False,
+        "c": True,
+    }
+    assert catalogue.attributes["available_to"].tolist()[2] < NEVER  # a later log may show that it is gone
+    lone = write_csv(
+        tmp_path / "lone.csv", ["user", "item", "clicked"], [[f"u{x}", "bc"[x % 2], 1] for x in range(9)]
+    )
+    catalogue = load_log({**given, "log": (str(lone),)}).world.catalogue  # it tells no times
+    assert catalogue.item_names[1:3] == ("a", "b") and catalogue.available.tolist()[1:3] == [True, False]
+
+
+def test_a_reward_of_a_name_with_another_meaning_is_refused(tmp_path: Path) -> None:
+    """An export of the record has a column `stock` of its own, which such a reward would replace."""
+    rows = [[f"u{x}", "ab"[x % 2], x % 2] for x in range(9)]
+    write_csv(tmp_path / "log.csv", ["user", "item", "stock"], rows)
+    with pytest.raises(UserError, match=r"log.csv: a column stock"):
+        load_log({"log": (str(tmp_path / "log.csv"),), "reward_column": "stock"})
+
+
 def test_a_table_has_them_as_candidates(tmp_path: Path) -> None:
     """Without a policy; uniform probabilities over the items of the time have weights with a mean of 1."""
     table = read_table(log(tmp_path / "log.csv"), items=items(tmp_path / "items.csv"))
@@ -117,3 +145,22 @@ def test_a_policy_learns_from_them_and_recommends_what_is_there(
     assert main(["recommend", "--checkpoint", str(tmp_path / "runs/one/reinforce.pt"), "--k", "3"]) == 0
     said = capsys.readouterr().out
     assert {line.split("(id ")[1].rstrip(")") for line in said.splitlines()[-3:]} == {"a", "b", "c"}
+    # Trained on with a file of items that go: before the last decision of its log, and after.
+    rows = [
+        [*row[:3], {"b": "2026-05-04T10:00:02", "c": "2026-06-01"}.get(str(row[0]), row[3])] for row in ITEMS
+    ]
+    rest = [
+        "--log",
+        str(log(tmp_path / "newer.csv", 40)),
+        "--items",
+        str(items(tmp_path / "later.csv", rows)),
+        *runs[:2],
+        "--name",
+        "two",
+    ]
+    given = ["--checkpoint", str(tmp_path / "runs" / "one" / "reinforce.pt"), "--total-timesteps", "1280"]
+    assert main(["train", "--algo", "reinforce", *rest, *given]) == 0
+    assert "data: newer.csv; " in capsys.readouterr().err
+    shop = load(tmp_path / "runs" / "two" / "reinforce.pt").catalogue
+    names = {shop.id_of(row) for row in shop.available.nonzero()[:, 0].tolist()}
+    assert names == {"a", "c"}

@@ -240,14 +240,18 @@ def test_the_log_has_the_probabilities_of_the_policy(
     mine = agent_of(policy).place_logprobs(observe(part, policy.catalogue), part.items).sum(1)
     torch.testing.assert_close(mine, part.logprobs, atol=1e-5, rtol=0)
 
-    # Of the draws among the items of now, the share of those that were not there at the decision.
+    # Of the draws among the items of now, the share of ids that were not there at the decision.
     of = replay(part, policy.catalogue, torch.zeros(len(mine)), 1.0, torch.Generator().manual_seed(0))
-    agent, now = agent_of(policy), policy.catalogue.available
+    agent, now, ids = agent_of(policy), policy.catalogue.available, policy.catalogue.item_names
     obs = dataclasses.replace(observe(part, policy.catalogue), mask=now.expand(len(mine), -1))
     chances = agent.scores(obs).double().softmax(1)
     since, until = (policy.catalogue.attributes[name] for name in STOCK)
     assert part.stock is not None
-    then = [[int(a) <= m < int(b) for a, b in zip(since, until, strict=True)] for m in part.stock.tolist()]
+    could = [
+        {id_ for id_, a, b in zip(ids, since, until, strict=True) if int(a) <= m < int(b)}
+        for m in part.stock.tolist()
+    ]
+    then = [[id_ in some for id_ in ids] for some in could]
     share = float((chances * ~torch.tensor(then)).sum(1).mean())
     assert unjudged(of, agent) == pytest.approx(share, abs=1e-6) and (share > 0.2) is known
 
@@ -414,3 +418,57 @@ def test_a_full_disk_changes_nothing(one_step: Path, tmp_path: Path, monkeypatch
         monkeypatch.setattr(Store, "write", whole)
         assert shown(client, 40) == {"i0", "i1", "i2", "i3"}
         assert post(client, items=[NEW], withdraw=["i0"])["items"] == 4
+
+
+def test_an_item_has_its_rows_and_its_counts(one_step: Path, tmp_path: Path) -> None:
+    """Of a record before the server started, too; what has not matured does not count."""
+    db = tmp_path / "r.sqlite"
+    with serving(one_step, db, feedback_window=0.5, explore=1.0) as client:
+        began = time.time()
+        post(client, items=[{**NEW, "item_id": "a/b c"}])
+        post(client, items=[{**NEW, "item_id": "a/b c", "title": "Newer"}], withdraw=["i0"])
+        shown = dict[str, list[float]]()
+        for user in range(30):
+            answer = recommend(client, f"u{user}", context=CONTEXT)
+            shown.setdefault(answer["items"][0]["item_id"], []).append(float(user % 3 == 0))
+            send(client, *[event(answer, "clicked")][user % 3 :], event(answer, "leave"))
+    time.sleep(0.6)
+    with serving(one_step, db, feedback_window=0.5) as client:
+        recommend(client, "open", context=CONTEXT)  # its window is open
+        for id_, clicks_ in shown.items():
+            found = client.get(f"/v1/items/{id_.replace('/', '%2F')}").json()
+            assert found["impressions"] == len(clicks_) and found["all_read"]
+            assert found["mean_reward"] == pytest.approx(sum(clicks_) / len(clicks_))
+        found = client.get("/v1/items/a%2Fb%20c").json()
+        rows = [(row["kind"], row["title"]) for row in found["rows"]]
+        assert rows == [("add", "New"), ("withdraw", ""), ("add", "Newer")] and found["available"]
+        assert found["rows"][0]["features"] == NEW["features"] and found["title"] == "Newer"
+        assert began <= found["rows"][0]["time"] <= found["rows"][1]["time"] <= time.time()
+        gone = client.get("/v1/items/i0").json()
+        assert [row["kind"] for row in gone["rows"]] == ["add", "withdraw"] and not gone["available"]
+        missing = client.get("/v1/items/nobody")
+        assert (missing.status_code, missing.json()["title"]) == (404, "unknown-item")
+        # More sessions come, and are counted at the next look.
+        time.sleep(0.6)
+        again = [
+            client.get(f"/v1/items/{id_}").json()["impressions"] for id_ in ("a%2Fb%20c", "i1", "i2", "i3")
+        ]
+        assert sum(again) + gone["impressions"] == 31
+
+
+def test_a_long_record_is_counted_in_parts(
+    one_step: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer does not wait for all of it."""
+    monkeypatch.setattr("recsys_rl.serving.maturing.MOST", 2)
+    db = tmp_path / "r.sqlite"
+    with serving(one_step, db, feedback_window=1e-3) as client:
+        for user in range(12):
+            send(client, event(recommend(client, f"u{user}", context=CONTEXT), "leave"))
+    monkeypatch.setattr("recsys_rl.serving.item_report.WAIT", 0.0)
+    with serving(one_step, db, feedback_window=1e-3) as client:
+        found = [client.get(f"/v1/items/i{x}").json() for x in range(4)]
+        assert not found[0]["all_read"]
+        while not all(one["all_read"] for one in found):
+            found = [client.get(f"/v1/items/i{x}").json() for x in range(4)]
+        assert sum(one["impressions"] for one in found) == 12

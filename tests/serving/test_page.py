@@ -5,6 +5,7 @@ Skipped where there is no chromium.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,10 +184,13 @@ def test_the_context_of_a_log_has_fields_with_plausible_values(tmp_path: Path) -
         tab.run("document.querySelector('#who button').click()")
         tab.until("document.querySelector('#problem').textContent.includes('context.v')")
         lines = "[...document.querySelectorAll('#stock-items li')].map(x => x.textContent.trim())"
-        assert tab.run(lines) == [f"i{x} withdraw" for x in (3, 2, 1, 0)]
+        assert tab.run(lines) == [f"i{x} withdrawhow it fared" for x in (3, 2, 1, 0)]
         tab.run("document.querySelector('#stock-items button').click()")
-        tab.until(f"document.querySelectorAll('#stock-items button').length == 3 && {READY}")
-        assert tab.run(lines)[0] == "i3 withdrawn"
+        tab.until(f"document.querySelectorAll('#stock-items button').length == 7 && {READY}")
+        assert tab.run(lines)[0] == "i3 withdrawnhow it fared"
+        tab.run("document.querySelector('#stock-items button').click()")
+        tab.until(f"document.querySelectorAll('#stock-items button').length == 6 && {READY}")
+        assert re.match(r"i3 withdrawn came \d{4}-\S+ \S+, went .*; shown \d+ times", tab.run(lines)[0])
     record = Record(tmp_path / "r.sqlite")
     [first, second] = record.sessions()
     record.store.close()

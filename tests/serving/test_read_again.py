@@ -202,7 +202,7 @@ def test_retrain_says_what_the_gate_can_not_judge_before_it_learns(
         raise UserError("no candidate")
 
     monkeypatch.setattr(
-        "recsys_rl.serving.loop.retrain.learners_of", lambda champion: [Learner("cql", "never", fails)]
+        "recsys_rl.serving.loop.retrain.learners_of", lambda *_: [Learner("cql", "never", fails)]
     )
     monkeypatch.setattr("recsys_rl.serving.at_rest.record_interval.IN_FLIGHT", -LATER)
     folder, db = tmp_path / "policies", tmp_path / "r.sqlite"

@@ -19,6 +19,7 @@ import torch
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serving.jobs import Call, Moment, ReadMoment
 from recsys_rl.serving.loop.release import status_lines
+from recsys_rl.serving.maturing import Maturing, Take
 from recsys_rl.serving.record.snapshot import Snapshot
 from recsys_rl.serving.release_changes import end, start
 from recsys_rl.serving.releases.canary import CanarySettings, Look
@@ -181,10 +182,10 @@ def test_a_look_that_fails_loses_no_session(
 ) -> None:
     """20 sessions are found at one look, of which the second batch can't be read once."""
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.watch.BATCH", 5)
-    read, ready, calls = Followed._read, list[bool](), list[int]()
+    monkeypatch.setattr("recsys_rl.serving.maturing.BATCH", 5)
+    read, ready, calls = Maturing._read, list[bool](), list[int]()
 
-    def failing(self: Followed, store: Snapshot, numbers: list[int], now: float) -> None:
+    def failing(self: Maturing, store: Snapshot, numbers: list[int], now: float, take: Take) -> None:
         if not ready:
             for number in numbers:
                 heapq.heappush(self.due, (now, number))
@@ -192,9 +193,9 @@ def test_a_look_that_fails_loses_no_session(
         calls.append(len(numbers))
         if len(calls) == 2:
             raise sqlite3.OperationalError("disk I/O error")
-        read(self, store, numbers, now)
+        read(self, store, numbers, now, take)
 
-    monkeypatch.setattr(Followed, "_read", failing)
+    monkeypatch.setattr(Maturing, "_read", failing)
     with serving(two, db, **SOON) as client:
         act(client, "start", sha256=b, share=0.5)
         visits(client, two, 20, 0.0)
@@ -243,8 +244,8 @@ def test_a_canary_that_is_behind_catches_up_although_reads_fail(
         visits(client, two, 40, 0.3)
         until(lambda: matured(client) == 40)
         before = state(client)
-    monkeypatch.setattr("recsys_rl.serving.watch.MOST", 5)
-    monkeypatch.setattr("recsys_rl.serving.watch.BATCH", 2)
+    monkeypatch.setattr("recsys_rl.serving.maturing.MOST", 5)
+    monkeypatch.setattr("recsys_rl.serving.maturing.BATCH", 2)
     begin, looks, reads = Followed.now, list[int](), list[int]()
     failures, whole = list[str](), list[bool]()
 

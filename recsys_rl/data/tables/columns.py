@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import PurePath
 from typing import Literal
 
 from recsys_rl.data.tables.clean import Missing
+
+FRAMES = "recsys-rl-frame-"
+"""The beginning of the name of a folder with temporary files of data frames (frames.py)."""
+A_FRAME = "the data frame"
+
+
+def log_name(path: str) -> str:
+    """The path of a log for people: a data frame has none."""
+    return A_FRAME if PurePath(path).parent.name.startswith(FRAMES) else path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from recsys_rl.data.tables.columns import A_FRAME, FRAMES, log_name
 from recsys_rl.errors import UserError, error_text, one_line, short
 from recsys_rl.utils.files import write_bytes
 
@@ -42,16 +43,15 @@ def with_files(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if settings.get("log") is None:
         yield {name: value for name, value in settings.items() if name != "log"}
         return
-    with TemporaryDirectory(prefix="recsys-rl-") as folder:
+    with TemporaryDirectory(prefix=FRAMES) as folder:
         files = files_of_frames(settings["log"], Path(folder))
         try:
             yield {**settings, "log": files}
         except UserError as error:
             text = str(error)
             for file in files:
-                if Path(file).parent == Path(folder):
-                    text = text.replace(file, "the data frame")
-            if text == str(error):
+                text = text.replace(file, log_name(file))
+            if text == str(error) and not text.startswith(A_FRAME):
                 raise
             raise UserError(text[:1].upper() + text[1:]) from error
 

@@ -8,6 +8,7 @@ policy: so the policy reads other items by the same numbers.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -168,6 +169,33 @@ def there(catalogue: Catalogue, moments: Tensor) -> Tensor:
     )
     at = moments.unsqueeze(1)
     return (since <= at) & (at < until)
+
+
+def there_now(catalogue: Catalogue) -> Tensor:
+    """(I,) bool: the items without an end."""
+    return catalogue.attributes[(STOCK if clock_of(catalogue) == "stock" else TIMES)[1]] == NEVER
+
+
+def then_and_now(catalogue: Catalogue) -> Catalogue:
+    """The catalogue in which items that are gone count as never there.
+
+    An item of which more is known by now stands in several rows: it is not gone by its former ones.
+    """
+    name = (STOCK if clock_of(catalogue) == "stock" else TIMES)[1]
+    stays = of_ids(first_rows(catalogue), there_now(catalogue).unsqueeze(0))[0]
+    until = catalogue.attributes[name].masked_fill(~stays, ALWAYS)
+    return dataclasses.replace(catalogue, attributes={**catalogue.attributes, name: until})
+
+
+def first_rows(catalogue: Catalogue) -> Tensor:
+    """(I,) int64: the first row with the id of each row."""
+    first: dict[int | str, int] = {}
+    return torch.tensor([first.setdefault(catalogue.id_of(row), row) for row in range(catalogue.num_items)])
+
+
+def of_ids(first: Tensor, rows: Tensor) -> Tensor:
+    """(E, I) bool: all rows of the ids that have one in ``rows`` (E, I). ``first`` is ``first_rows``."""
+    return torch.zeros(rows.shape).index_add(1, first, rows.float())[:, first] > 0
 
 
 def facts_text(rows: Sequence[Features]) -> str:

@@ -370,15 +370,28 @@ def catalogue_of_items(ids: Sequence[Any], facts: ItemFacts, shown: Tensor, sour
     return fitted(items)[0].catalogue(items, shown, source)
 
 
-def stock_items(ids: Sequence[Any], facts: ItemFacts) -> list[StockItem]:
-    """The items ``ids`` (I,) with what is known of each, after their former rows."""
+def stock_items(ids: Sequence[Any], facts: ItemFacts, last: int | None = None) -> list[StockItem]:
+    """The items ``ids`` (I,) with what is known of each, after their former rows.
+
+    ``last``: the last moment of the log, on the clock of the file; an item with a later end is still there.
+    None if it is unknown: then an item with any end is gone.
+    """
     numbers, wanted = {name for name, values in facts.attributes.items() if _numbers(values, name)}, {*ids}
     keys = [(key, id_) for key, id_ in facts.former.items() if id_ in wanted] + [(id_, id_) for id_ in ids]
     items = []
     for key, id_ in keys:
         since, until = facts.periods.get(key, (ALWAYS, EVER))
         title, features = str(facts.titles.get(key, id_)), _features(key, facts, numbers)
-        items.append(StockItem(id_, title, features, until == EVER and key == id_, since, until))
+        items.append(
+            StockItem(
+                id_,
+                title,
+                features,
+                key == id_ and until > (EVER - 1 if last is None else last),
+                since,
+                until,
+            )
+        )
     return items
 
 

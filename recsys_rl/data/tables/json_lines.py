@@ -56,7 +56,7 @@ def read_json_lines(path: Path, raw: bytes) -> JsonTable:
             broken.append((number, str(error)))
             total -= 1
     _check(path, sorted(broken), total + len(broken))
-    left = [f"left out: {_counted(sorted(broken), total + len(broken))}"] if broken else []
+    left = [f"read without {_counted(sorted(broken), total + len(broken))}"] if broken else []
     if not of_decisions:
         names = dict.fromkeys(name for _, row in plain for name in row)
         columns = {name: [row.get(name) for _, row in plain] for name in names}

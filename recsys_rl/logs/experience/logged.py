@@ -121,7 +121,9 @@ def make_logged(
     all_sessions = partial(logged, every, size == 1 and whole) if share < 1 or size > 1 else None
     experience = logged(partial(tables, share, parts), whole, unfiltered=all_sessions)
     others = f"each of {size} processes has other sessions of the log" if size > 1 else ""
-    experience.note = "\n".join(filter(None, [side.note, others]))
+    back = 0 if held_back is None else held_back.num_rows
+    stops = f"{amount(back, 'decision')} of these are held back, to see when to stop" if back else ""
+    experience.note = "\n".join(filter(None, [side.note, others, stops]))
     experience.held_back = held_back
     experience.last_time = sides.last if source.has_times else None
     return experience

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Literal
 
-from recsys_rl.data.tables.columns import DecisionFile
+from recsys_rl.data.tables.columns import DecisionFile, log_name
 from recsys_rl.evaluation.policies import check_once
 from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.settings.fields import Count, Positive, Range, Share, check_fields, check_used
@@ -118,8 +118,8 @@ class OpeConfig(DecisionFile):
 
     @property
     def source(self) -> str:
-        """The log as one text: the name of a public log, the path of a file, or several paths."""
-        return " + ".join(self.log)
+        """The log as one text for people: the name of a public log, the path of a file, or several."""
+        return " + ".join(map(log_name, self.log))
 
     @property
     def names(self) -> list[str]:

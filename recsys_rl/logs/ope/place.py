@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.checkpoint.stock import has_encoding
+from recsys_rl.checkpoint.stock import find_encoding
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.tables.pieces import Piece, differ_in_gaps
 from recsys_rl.errors import UserError, one_line
@@ -73,7 +73,7 @@ def _items(of: Checkpoint) -> tuple[object, ...]:
     if of.config.platform.tables is None:
         return (catalogue_hash(catalogue),)
     ids = catalogue.item_names or tuple(catalogue.item_ids.tolist())
-    if has_encoding(of) and "last_item" not in dict(of.interface.context):
+    if find_encoding(of) is not None and "last_item" not in dict(of.interface.context):
         return (ids,)
     nothing = torch.zeros_like(catalogue.popularity)
     columns = dataclasses.replace(catalogue, popularity=nothing, quality=nothing)

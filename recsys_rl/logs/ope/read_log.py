@@ -144,7 +144,7 @@ def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
             f"{source}: several logs are read together only for the checkpoint of a policy of your "
             "own tables: give --checkpoint, or one log."
         )
-    if not public and len(options.log) == 1 and not Path(source).exists() and not Path(source).suffix:
+    if not public and len(options.log) == 1 and not Path(options.log[0]).exists() and not Path(source).suffix:
         raise UserError(
             f"Log {source} was not found{did_you_mean(source, LOGS)}: choose {', '.join(LOGS)}, or give a "
             "file."
@@ -160,7 +160,7 @@ def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
         *((name, given and not own, other) for name, given in of_tables.items()),
         ("items", own and checkpoint is not None and options.items is not None, "--checkpoint has its items"),
     )
-    if options.logger and checkpoint is None and not header_of_log(Path(source)).platform:
+    if options.logger and checkpoint is None and not header_of_log(Path(options.log[0])).platform:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
     if options.users == "heldout" and checkpoint is None and (public or own):
         raise UserError(HELDOUT_OF_NOBODY)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
+from recsys_rl.data.tables.columns import log_name
 from recsys_rl.data.tables.frames import with_files
 from recsys_rl.errors import FieldError
 from recsys_rl.logs.decision_log import DecisionLog
@@ -125,7 +126,7 @@ def _home(read: LogToFit, config: Config) -> dict[str, Any]:
 def begin_fit(options: FitUsersConfig, read: LogToFit, seed: int = 0) -> Fit:
     """A new fit of ``options`` to a log that has been read. Raises UserError."""
     log, world, users = read.log, read.world, read.users
-    name = Path(options.log or "the log").name
+    name = Path(log_name(options.log or "the log")).name
     streams = generators(seed, "split", "networks", "order", "parts")
     what = learnable(name, log, users, read.weights)
     facts = dataclasses.replace(facts_of(name, log, what), catalogue=catalogue_hash(world.catalogue))

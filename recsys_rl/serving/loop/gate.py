@@ -168,6 +168,7 @@ class _Hearing:
             other_split(self.policies, self.champion.checkpoint),
             hidden_part(self.on),
             self.on.cut,
+            self.on.gone,
             new_part(lacks),
             other_objective(self.on, of.checkpoint, one_line(of.file.name)),
         )

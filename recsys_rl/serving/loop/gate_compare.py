@@ -17,9 +17,15 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.data.tables.item_encoding import there
+from recsys_rl.data.tables.item_encoding import (
+    first_rows,
+    of_ids,
+    then_and_now,
+    there,
+    there_now,
+)
 from recsys_rl.data.tables.items import knows_items
-from recsys_rl.errors import UserError, amount, listed
+from recsys_rl.errors import UserError, amount, listed, one_line
 from recsys_rl.functional import categorical
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.log_facts import behaviour_logprobs
@@ -36,6 +42,7 @@ from recsys_rl.logs.ope.reward_bounds import reward_bounds
 from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.logs.ope.world import Worlds, try_world, world
 from recsys_rl.logs.rewards import of_platform, streams_of
+from recsys_rl.logs.transitions import observations
 from recsys_rl.make import agent_of, make_user_model
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.protocols import Behaviour, ScoringPolicy
@@ -69,6 +76,7 @@ class Bench:
     weights: Tensor = field(default_factory=lambda: torch.zeros(0))  # (M,): rewards are weighted by these
     bounds: Bounds | None = None  # between which each reward of a single decision lies; None if unknown
     cut: str = ""  # a sentence about values of signals that are cut
+    gone: str = ""  # a sentence about items that are gone since
     hidden: tuple[str, ...] = ()  # streams with a weight that the record can't show, and that are left out
 
     @property
@@ -99,7 +107,8 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
 
     Args:
         name: of the log, for errors.
-        place: the champion, of the log's platform and items; rewards are weighted as in its training.
+        place: the champion, of the log's platform and items; rewards are weighted as in its training. Where
+            items come and go, policies are judged among those of a decision that are there now.
 
     Raises UserError for a log that can judge nothing.
     """
@@ -108,6 +117,9 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     whole, log = log, _latest(log)
     left_out = len(whole.sessions.unique()) - len(log.sessions.unique())
     log, cut = within(log, place.config)
+    catalogue, log, gone = of_now(place.catalogue, log)
+    if not log.num_rows:
+        raise UserError(f"{one_line(name)} can judge nobody. {gone} Try again when more people have come.")
     if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
         log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
     weights = weights_of(place.config.train_config, users.streams)
@@ -120,8 +132,8 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
             "as it lacks the hidden signals behind it: train a champion with --weights of other streams."
         )
     rewards = of_platform(log.header, users, seen)
-    by_item = one_step and not place.config.platform.simulates and _of_each_item(place.catalogue, log)
-    read = ReadLog(log, place.catalogue, rewards, streams, by_item=by_item)
+    by_item = one_step and not place.config.platform.simulates and _of_each_item(catalogue, log)
+    read = ReadLog(log, catalogue, rewards, streams, by_item=by_item)
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
@@ -141,7 +153,39 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
         bounds=bounds,
         hidden=hidden,
         cut=cut,
+        gone=gone,
     )
+
+
+def of_now(catalogue: Catalogue, log: DecisionLog) -> tuple[Catalogue, DecisionLog, str]:
+    """The catalogue in which items that are gone were never there, and the sessions that can judge by it.
+
+    A policy is then judged among those items of a decision that are there now: among all of then it may be
+    the better one by items that it can show no more (benchmarks/ope_stocks.py). A session of whose items too
+    few are there is left out. Returns a sentence about both; "" if no item is gone.
+    """
+    if log.stock is None:
+        return catalogue, log, ""
+    now = then_and_now(catalogue)
+    moments, at_moment = log.stock.unique(return_inverse=True)
+    then, still = there(catalogue, moments), there(now, moments)  # (U, I)
+    gone = {catalogue.id_of(row) for row in (then & ~still).any(0).nonzero()[:, 0].tolist()}
+    if not gone:
+        return catalogue, log, ""
+    interface, enough = log.header.interface, torch.empty(log.num_rows, dtype=torch.bool)
+    for at, obs in observations(log, now):
+        enough[at] = obs.showable(catalogue.num_items).sum(1) >= interface.slate_size
+    if not interface.repeats:  # another policy may show others before
+        enough &= still.sum(1)[at_moment] >= interface.slate_size * (int(log.steps.max()) + 1)
+    kept = log.rows(~torch.isin(log.sessions, log.sessions[~enough]))
+    lost = len(log.sessions.unique()) - len(kept.sessions.unique())
+    text = (
+        f"These sessions could show {amount(len(gone), 'item')} more, gone by now: both policies are judged "
+        "without."
+    )
+    if lost:
+        text += f" {amount(lost, 'session')} left out, as too few of their items are there now."
+    return now, kept, text
 
 
 def within(log: DecisionLog, config: Config) -> tuple[DecisionLog, str]:
@@ -303,10 +347,12 @@ def unjudged(of: ReplayedLog, policy: ScoringPolicy) -> float:
     if moments is None:
         return 0.0
 
+    first = first_rows(catalogue)
+
     def share(at: Tensor, obs: Obs) -> Tensor:
-        now = catalogue.available.expand(len(at), -1)  # (B, I)
+        now = there_now(catalogue).expand(len(at), -1)  # (B, I)
         chances = policy.scores(dataclasses.replace(obs, mask=now, candidates=None)).double().softmax(1)
-        return (chances.nan_to_num(0.0) * ~there(catalogue, moments[at])).sum(1)
+        return (chances.nan_to_num(0.0) * ~of_ids(first, there(catalogue, moments[at]))).sum(1)
 
     return float(of.of_rows(share).mean())
 

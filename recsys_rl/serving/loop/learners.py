@@ -2,7 +2,9 @@
 
 From sessions two learn, as each is at times the better one: PPO inside users who are learned from the log,
 which begins with the champion's weights, and conservative Q-learning from the decisions themselves. From
-single decisions learn `reinforce`, which begins with the champion's weights, and weighted cloning.
+single decisions learn `reinforce`, which begins with the champion's weights, and weighted cloning. Where many
+items have texts that the champion does not know, weighted cloning also learns with encodings made of the
+items of now.
 
 Every run has the champion's seed, as the seed says which users are held out: so nobody who is judged on has
 ever been learned from.
@@ -10,17 +12,21 @@ ever been learned from.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint import Checkpoint, save
 from recsys_rl.checkpoint.home import split_of
+from recsys_rl.checkpoint.stock import encoded_anew
 from recsys_rl.errors import UserError, one_line
+from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.users.file import load_users
 from recsys_rl.logs.users.fit_users import fit_users
+from recsys_rl.make import make_agent
 from recsys_rl.serving.loop.served_log import Served
 from recsys_rl.settings.config import to_dict
 from recsys_rl.settings.names import OF_USERS, names_a_module
@@ -52,14 +58,20 @@ class Task:
 class Learner:
     """A learner; ``learn`` returns the checkpoint of its finished run."""
 
-    algo: str
+    name: str  # of the candidate's file, and of the run's folder
     how: str  # for a line
     learn: Callable[[Task], Path]
 
 
-def learners_of(champion: Checkpoint) -> tuple[Learner, ...]:
-    """The learners for the logs of this policy."""
-    return OF_SESSIONS if champion.interface.session_length > 1 else OF_DECISIONS
+def learners_of(champion: Checkpoint, unknown: bool) -> tuple[Learner, ...]:
+    """The learners for the logs of this policy.
+
+    ``unknown``: many items have texts that it does not know. In sessions an observation holds the items that
+    were shown, by the champion's encodings, so that a candidate with others could not take its place.
+    """
+    if champion.interface.session_length > 1:
+        return OF_SESSIONS
+    return (*OF_DECISIONS, ANEW) if unknown else OF_DECISIONS
 
 
 def _inside_users(task: Task) -> Path:
@@ -80,6 +92,7 @@ def _inside_users(task: Task) -> Path:
     return _trained(
         task,
         "ppo",
+        algo="ppo",
         env=OF_USERS,
         user_model=str(users),
         model_config=to_dict(config)["model_config"],
@@ -100,10 +113,12 @@ def _is_fitted(users: Path) -> bool:
     return True
 
 
-def _from_log(algo: str, **settings: Any) -> Callable[[Task], Path]:
-    """The learner from the decisions themselves."""
+def _from_log(algo: str, anew: bool = False, **settings: Any) -> Callable[[Task], Path]:
+    """The learner from the decisions themselves. ``anew``: with encodings made of the items of now."""
+    name = f"{algo}-anew" if anew else algo
 
     def learn(task: Task) -> Path:
+        place = _anew(task) if anew else task.champion.file
         given = {**settings, "weights": task.champion.checkpoint.config.train_config.weights}
         if task.env is not None:
             given["env"] = task.env
@@ -111,20 +126,27 @@ def _from_log(algo: str, **settings: Any) -> Callable[[Task], Path]:
             given["total_timesteps"] = task.decisions
         if given.pop("warm", False):
             given["init_from"] = str(task.champion.file)
-        return _trained(task, algo, checkpoint=str(task.champion.file), log=(str(task.log),), **given)
+        return _trained(task, name, algo=algo, checkpoint=str(place), log=(str(task.log),), **given)
 
     return learn
 
 
-def _trained(task: Task, algo: str, **settings: Any) -> Path:
+def _anew(task: Task) -> Path:
+    """The file of a policy that has learned nothing, with encodings made of the items at the log's end."""
+    file, own = task.folder / "anew.pt", encoded_anew(over_log(task.champion.checkpoint, (str(task.log),)))
+    weights = make_agent(own.config, own.interface, own.catalogue).state_dict()
+    save(file, dataclasses.replace(own, agent=weights))
+    return file
+
+
+def _trained(task: Task, name: str, **settings: Any) -> Path:
     """The checkpoint of a new run in the round's folder; one that was under way there is begun again.
 
     Without the champion's weights where they do not fit, as those of another kind of network.
     """
-    run, (_, seed) = task.folder / algo, split_of(task.champion.checkpoint)
+    run, (_, seed) = task.folder / name, split_of(task.champion.checkpoint)
     shutil.rmtree(run, ignore_errors=True)
     given: Mapping[str, Any] = {
-        "algo": algo,
         "seed": seed,
         "threads": task.threads,
         **settings,
@@ -134,7 +156,7 @@ def _trained(task: Task, algo: str, **settings: Any) -> Path:
             _check_module(task, settings.get("env"))
         return train(folder=run, latest=False, quiet=True, **given)
     except Unfit as error:
-        announce(f"{algo} begins without the champion's weights: {error}")
+        announce(f"{name} begins without the champion's weights: {error}")
     shutil.rmtree(run, ignore_errors=True)
     return train(folder=run, latest=False, quiet=True, **{**given, "init_from": None})
 
@@ -154,3 +176,4 @@ OF_DECISIONS = (
     Learner("reinforce", "from the log, from the champion's weights", _from_log("reinforce", warm=True)),
     Learner("bc", "the log's decisions, weighted by reward and rarity", _from_log("bc", weighted=True)),
 )
+ANEW = Learner("bc-anew", "as bc, with new encodings of the items", _from_log("bc", anew=True, weighted=True))

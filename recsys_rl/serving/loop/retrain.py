@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from recsys_rl.checkpoint import load, save
+from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.checkpoint.home import split_of
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.logs.source import open_log
-from recsys_rl.serving.loop.learners import Task, learners_of
+from recsys_rl.serving.loop.learners import ANEW, Learner, Task, learners_of
 from recsys_rl.serving.loop.rounds import (
     LOG,
     Candidate,
@@ -39,6 +39,9 @@ from recsys_rl.settings.fields import Count, Range, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.utils.files import sha256_of, write_bytes
 from recsys_rl.utils.progress import announce
+
+MOST_UNKNOWN = 0.05
+"""Share of a place's items with texts that the champion does not know, above which a round says so."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
     log = policies / LOG
     sides = survey(log, champion.checkpoint)
     _check(log, sides)
-    for line in filter(None, (sides.lacking, sides.unjudged, sides.strange)):
+    learners = learners_of(champion.checkpoint, sides.unknown > MOST_UNKNOWN)
+    for line in filter(None, (sides.lacking, sides.unjudged, _unknown_part(sides.unknown, learners))):
         announce(line)
     task = Task(
         champion=champion,
@@ -126,26 +130,27 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
     )
     log_hash = open_log((str(log),), champion.checkpoint).fingerprint().hex()
     learned, refusals = dict[str, Path](), list[UserError]()
-    for learner in learners_of(champion.checkpoint):
-        path = policies / f"{learner.algo}-{now.number}.pt"
+    for learner in learners:
+        path = policies / f"{learner.name}-{now.number}.pt"
         before = _before(policies, path, now)
         if before:
             learned[before] = path
             continue
         _say(options, f"learning {path.name} from {amount(sides.training, 'session')}: {learner.how}")
         try:
-            checkpoint, warm = _undated(learner.learn(task), options.env)
+            made = learner.learn(task)
+            checkpoint = _undated(made, options.env)
         except UserError as error:
             refusals.append(error)
             announce(f"no {path.name}: {error}")
             continue
-        of = _candidate(checkpoint, path.name, learner.algo, champion, now, log_hash, sides, warm)
+        of = _candidate(made, checkpoint, path.name, champion, now, log_hash, sides)
         write_candidate(policies, of)  # first: a file that nobody knows is not replaced
-        _publish(checkpoint, path)
+        _publish(made, path)
         learned[of.sha256] = path
     if not learned:
         raise refusals[-1]
-    write_round(policies, dataclasses.replace(now, candidates=tuple(learned)))
+    write_round(policies, dataclasses.replace(now, candidates=tuple(learned), unknown=sides.unknown))
     return [*learned.values()]
 
 
@@ -196,20 +201,20 @@ def _before(policies: Path, path: Path, now: Round) -> str:
 
 
 def _candidate(
-    checkpoint: Path,
+    made: Path,
+    checkpoint: Checkpoint,
     name: str,
-    algo: str,
     champion: Served,
     now: Round,
     log_hash: str,
     sides: Sides,
-    warm: bool,
 ) -> Candidate:
+    """What is known of the candidate at ``made``, which gets the name ``name`` in the folder."""
     share, seed = split_of(champion.checkpoint)
     return Candidate(
-        sha256=sha256_of(checkpoint),
+        sha256=sha256_of(made),
         file=name,
-        algo=algo,
+        algo=checkpoint.config.algo,
         parent=champion.sha256,
         round=now.number,
         interval=(0, now.until),
@@ -217,19 +222,32 @@ def _candidate(
         seed=seed,
         heldout_fraction=share,
         sessions=sides.training,
-        warm=warm,
+        warm="steps_before" in checkpoint.info,
     )
 
 
-def _undated(path: Path, env: str | None) -> tuple[Path, bool]:
-    """The checkpoint at ``path`` without the time of its writing: learned again, it has the same bytes.
+def _unknown_part(share: float, learners: Sequence[Learner]) -> str:
+    """A sentence if many items of the place have texts that the champion does not know; "" if not."""
+    if share <= MOST_UNKNOWN:
+        return ""
+    mend = "train a policy without --checkpoint, which makes new encodings"
+    if ANEW in learners:
+        mend = "one candidate more learns from nothing, with new encodings"
+    return (
+        f"{share:.0%} of the items have texts that the champion does not know, and takes for other: {mend}."
+    )
 
-    Returns also whether it began with the weights of another one.
+
+def _undated(path: Path, env: str | None) -> Checkpoint:
+    """Take the time of its writing out of the checkpoint at ``path``: learned again, it has the same bytes.
+
+    Returns the checkpoint.
     """
     checkpoint = load(path, env)
     info = {name: value for name, value in checkpoint.info.items() if name != "created"}
-    save(path, dataclasses.replace(checkpoint, info=info))
-    return path, "steps_before" in info
+    checkpoint = dataclasses.replace(checkpoint, info=info)
+    save(path, checkpoint)
+    return checkpoint
 
 
 def _publish(checkpoint: Path, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
-from recsys_rl.checkpoint.stock import encoding_of, has_encoding
+from recsys_rl.checkpoint.stock import find_encoding
 from recsys_rl.data.tables.item_encoding import items_of
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
@@ -25,8 +25,6 @@ from recsys_rl.serving.record.snapshot import champion_in
 from recsys_rl.serving.versions import files_in
 from recsys_rl.utils.progress import announce
 
-MOST_STRANGE = 0.05
-"""Share of a place's items with unknown texts, above which a round says so."""
 SURE = 1e-6
 """Distance of a log-probability from 0 up to which a choice was certain."""
 
@@ -90,7 +88,7 @@ class Sides(NamedTuple):
     lacking: str  # a sentence; "" for a log with chance in it
     nothing: bool = False  # it can teach nothing at all
     unjudged: str = ""  # a sentence if no model of users can judge what is learned from these sessions
-    strange: str = ""  # a sentence if many items of the place have texts that the checkpoint does not know
+    unknown: float = 0.0  # share of a place's items of now with texts that the checkpoint does not know
 
 
 def survey(
@@ -133,7 +131,7 @@ def survey(
             "answer can't tell, and only a canary can judge it."
         )
     people = len(users[0]), len(users[1])
-    return Sides(sessions[0], sessions[1], *people, lacking, len(items) == 1, unjudged, _strange(laid))
+    return Sides(sessions[0], sessions[1], *people, lacking, len(items) == 1, unjudged, _unknown(laid))
 
 
 def heldout_log(log: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Sides, DecisionLog | None]:
@@ -151,15 +149,10 @@ def heldout_log(log: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Sides, De
     return survey(log, checkpoints[-1], keep), concatenate(found) if found else None
 
 
-def _strange(champion: Checkpoint) -> str:
-    """A sentence if many of a place's items have texts that the champion takes for *other*; "" if not."""
-    if not has_encoding(champion):
-        return ""
-    live = [item.features for item in items_of(champion.catalogue) if item.live]
-    share = encoding_of(champion).unknown(live) / max(1, len(live))
-    if share <= MOST_STRANGE:
-        return ""
-    return (
-        f"{share:.0%} of the items have texts that the champion does not know, and that are other to it and "
-        "to what is learned here: train a policy without --checkpoint, which makes new encodings."
-    )
+def _unknown(laid: Checkpoint) -> float:
+    """The share of a place's items of now with texts that the policy over them takes for *other*."""
+    encoding = find_encoding(laid)
+    if encoding is None:
+        return 0.0
+    live = [item.features for item in items_of(laid.catalogue) if item.live]
+    return encoding.unknown(live) / max(1, len(live))

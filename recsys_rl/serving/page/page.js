@@ -246,10 +246,20 @@ async function stock() {
       const gone = () => act(() => ask("/v1/items", { withdraw: [item.item_id] }).then(stock));
       const made = button("withdraw", gone);
       made.setAttribute("aria-label", `withdraw ${item.title}`);
-      if (item.available) line.append(made);
+      const more = button("how it fared", () => act(() => fared(item).then((text) => more.replaceWith(element("span", text, "soft")))));
+      more.setAttribute("aria-label", `how ${item.title} fared`);
+      line.append(...(item.available ? [made] : []), more);
       return line;
     }),
   );
+}
+
+// What the record says of an item, as one line.
+async function fared(item) {
+  const found = await ask(`/v1/items/${encodeURIComponent(item.item_id)}`);
+  const days = found.rows.map((row) => `${row.kind === "add" ? "came" : "went"} ${new Date(1000 * row.time).toISOString().slice(0, 16).replace("T", " ")}`);
+  const mean = found.mean_reward === null ? "" : `, mean reward ${short(found.mean_reward)}`;
+  return ` ${days.join(", ")}; shown ${found.impressions} times${mean}${found.all_read ? "" : " (still counting)"}`;
 }
 
 async function act(work) {

@@ -221,6 +221,12 @@ class StoreReader:
         except IndexError as error:  # a withdrawal of a row that never came
             raise Damaged("an item change is missing") from error
 
+    def item_changes(self, numbers: Sequence[int]) -> list[ItemChange]:
+        """Those of the changes of items that have these numbers, ascending. Raises Damaged."""
+        some = "number IN (SELECT value FROM json_each(?))"
+        rows = self._read(f"SELECT row FROM items WHERE {some} ORDER BY number", (json.dumps(numbers),))
+        return [decoded(ItemChange, row) for (row,) in rows]
+
     def _whole(self, kind: type[W], table: str, noun: str) -> list[W]:
         """All rows of a table, ascending. Raises Damaged for one without its digest."""
         rows = self._with_digests(kind, table)

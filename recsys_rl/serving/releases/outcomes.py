@@ -78,16 +78,17 @@ class Outcomes:
 
     def of(self, sessions: Sequence[SessionState]) -> list[Outcome]:
         """The outcomes of sessions that have matured."""
-        return [
-            _outcome(session, reward)
-            for session, reward in zip(sessions, self._rewards(sessions), strict=True)
-        ]
+        rewards = self.step_rewards([step for session in sessions for step in session.steps])
+        of_session = torch.tensor(
+            [at for at, session in enumerate(sessions) for _ in session.steps], dtype=torch.int64
+        )
+        sums = torch.zeros(len(sessions)).double().index_add(0, of_session, rewards)
+        return [_outcome(session, reward) for session, reward in zip(sessions, sums.tolist(), strict=True)]
 
-    def _rewards(self, sessions: Sequence[SessionState]) -> list[float]:
-        """The sum of the rewards of each session."""
-        steps = [step for session in sessions for step in session.steps]
+    def step_rewards(self, steps: Sequence[Step]) -> Tensor:
+        """(E,) float64: the reward of each step."""
         if not steps:
-            return []
+            return torch.zeros(0).double()
         signals = torch.tensor([step.signals for step in steps]).view(
             len(steps), self.interface.slate_size, len(self.interface.signals)
         )
@@ -95,12 +96,7 @@ class Outcomes:
         feedback = Feedback(self._all_signals(signals), shown, self._left(steps))
         streams = self._users.rewards(feedback)  # (E, M)
         by = weights_of(self.version.checkpoint.config.train_config, self._users.streams)
-        reward = weighted_known(streams, by)  # (E,)
-        of_session = torch.tensor([at for at, session in enumerate(sessions) for _ in session.steps])
-        sums: list[float] = (
-            torch.zeros(len(sessions)).double().index_add(0, of_session, reward.double()).tolist()
-        )
-        return sums
+        return weighted_known(streams, by).double()
 
     @cached_property
     def _users(self) -> UserModel:

@@ -121,6 +121,7 @@ def test_ope_gives_the_same_table(runs: tuple[pl.DataFrame, str, list[Path]]) ->
         log=[frame.head(300), Streamed(frame.tail(300))], checkpoint=checkpoint, world=False
     )
     assert several.about.decisions == mine.about.decisions
+    assert mine.about.log == "the data frame" and theirs.about.log == file
 
 
 def test_describe_says_the_same(runs: tuple[pl.DataFrame, str, list[Path]], tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def test_a_few_broken_lines_are_left_out_and_named(
     assert table.json is not None and table.json.frame.height == 397
     assert [table.line(row) for row in (1, 2, 3, 6, 7, 397)] == [1, 2, 4, 7, 9, 401]
     assert "line 8 " in table.note and "line 202 " in table.note and "line 302 " in table.note
+    assert main(["data", "describe", str(file)]) == 0
+    assert "the file is read without 3 broken lines of 400 (" in capsys.readouterr().out
     rows[20] = rows[30] = "{"
     lines(file, rows)
     assert main(["data", "describe", str(file)]) == 2

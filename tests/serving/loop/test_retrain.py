@@ -18,6 +18,7 @@ import torch
 
 from recsys_rl.checkpoint import load, save
 from recsys_rl.checkpoint.home import load_at_home
+from recsys_rl.checkpoint.stock import encoding_of
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope.part import heldout_of
@@ -34,7 +35,7 @@ from recsys_rl.serving.loop.rounds import latest_round, parts_in
 from recsys_rl.serving.loop.served_log import export_new, survey
 from recsys_rl.utils.files import sha256_of
 from tests.doors import SATIATION, steps, train_in
-from tests.own_logs import clicks, policy, sessions
+from tests.own_logs import clicks, policy, sessions, write_csv
 from tests.serving.servers import event, recommend, send, serving
 
 LENGTH = 5  # of a session
@@ -278,6 +279,73 @@ def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path)
     assert verdict.by == "lower-bound" and 0 < verdict.sessions < 150  # too few for `dr`
     both = [*gate_each(GateConfig(db=str(tmp_path / "r.sqlite"), quiet=True), found[::-1])]
     assert both[1] == verdict and both[0].look == 2  # whatever was judged before
+
+
+def test_new_encodings_are_for_single_decisions_and_many_unknown_texts(tmp_path: Path) -> None:
+    one = load(policy(tmp_path / "one.pt", clicks(tmp_path / "clicks.csv"), "reinforce"))
+    weights = ("clicked=1", "dwell=0.5")
+    of_sessions = policy(tmp_path / "2.pt", sessions(tmp_path / "log.csv"), "reinforce", weights=weights)
+    cases = [(of, unknown) for of in (one, load(of_sessions)) for unknown in (False, True)]
+    assert [len(learners.learners_of(*case)) for case in cases] == [2, 3, 2, 2]
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(120)
+def test_a_candidate_gets_new_encodings_where_many_items_have_unknown_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of six items are of a brand that is new: killed or not, the round ends with the same bytes."""
+    policies, db = tmp_path / "policies", tmp_path / "r.sqlite"
+    policies.mkdir()
+    rows = [[f"i{item}", "ab"[item % 2], 1.5 * item] for item in range(4)]
+    items = write_csv(tmp_path / "items.csv", ["item", "brand", "price"], rows)
+    policy(policies / "champion.pt", clicks(tmp_path / "clicks.csv"), "reinforce", items=str(items))
+    new = [{"item_id": f"n{at}", "features": {"brand": "c", "price": 2.0}} for at in range(2)]
+    drawn = random.Random(0)
+    with serving(policies, db) as client:
+        assert client.post("/v1/items", json={"items": new}).status_code == 200
+        for number in range(120):
+            context = {"age": drawn.uniform(1, 80), "device": "phone", "v": [drawn.random(), 0.0]}
+            decision = recommend(client, f"u{number % 50}", context=context)
+            liked = decision["items"][0]["item_id"].startswith("n")
+            send(client, event(decision, "clicked", float(liked)))
+    module: Any = learners
+    killed, whole = [3], module.train
+
+    def train(*given: Any, **named: Any) -> Path:
+        killed[0] -= 1
+        if killed[0] == 0:
+            raise Killed
+        made: Path = whole(*given, **named)
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learners, "train", train)
+        with pytest.raises(Killed):
+            retrain(options(tmp_path, decisions=25_600))
+    wanted = [sha256_of(path) for path in retrain(options(tmp_path, decisions=25_600))]
+    for path in policies.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "champion.pt":
+            path.unlink()
+    found = retrain(options(tmp_path, decisions=25_600))
+    assert [path.name for path in found] == ["reinforce-1.pt", "bc-1.pt", "bc-anew-1.pt"]
+    assert [sha256_of(path) for path in found] == wanted
+    assert "33%" in capsys.readouterr().err
+    values = json.loads((policies / "rounds/1/round.json").read_text())
+    assert values["unknown"] == pytest.approx(1 / 3) and values["candidates"] == wanted
+    brands = [encoding_of(load(path)).pieces[0].values for path in found]
+    assert brands == [("a", "b"), ("a", "b"), ("a", "b", "c")]
+    assert json.loads((policies / f"{wanted[2]}.json").read_text())["algo"] == "bc"
+    verdicts = [*gate_each(GateConfig(db=str(db), quiet=True), found)]
+    assert [of.challenger for of in verdicts if of.sessions] == wanted
+    with serving(policies, db) as client:
+        assert client.post("/v1/release/alias", json={"sha256": wanted[2]}).status_code == 200
+        context = {"age": 30.0, "device": "phone", "v": [0.5, 0.0]}
+        shown = [recommend(client, f"v{at}", context=context)["items"][0]["item_id"] for at in range(40)]
+        assert sum(name.startswith("n") for name in shown) > 20  # people like them
+    assert main(["log", "check", "--db", str(db)]) == 0
 
 
 def test_the_columns_of_a_team_are_those_of_the_champion(tmp_path: Path) -> None:

@@ -27,6 +27,12 @@ CONFIG = SimpleNamespace(
 )
 
 
+def undated(path: Path) -> SimpleNamespace:
+    """What is read of a candidate: PPO begins with other weights."""
+    info = {"steps_before": 1} if path.stem == "ppo" else {}
+    return SimpleNamespace(config=SimpleNamespace(algo=path.stem), info=info)
+
+
 class Killed(BaseException):
     """The process ends here."""
 
@@ -45,7 +51,7 @@ class Place:
             part_path(self.folder, until, self.rows).write_text(str(self.rows))
         return until, self.rows
 
-    def learners(self, _: object) -> list[Any]:
+    def learners(self, *_: object) -> list[Any]:
         def learn(algo: str) -> Callable[[Task], Path]:
             def run(task: Task) -> Path:
                 self.learn(algo)
@@ -55,7 +61,7 @@ class Place:
 
             return run
 
-        return [SimpleNamespace(algo=algo, how="", learn=learn(algo)) for algo in ("ppo", "cql")]
+        return [SimpleNamespace(name=algo, how="", learn=learn(algo)) for algo in ("ppo", "cql")]
 
     def retrain(self) -> list[str]:
         return [path.name for path in retrain(RetrainConfig("record", str(self.folder), quiet=True))]
@@ -71,7 +77,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(turns, "export_new", found.export)
     monkeypatch.setattr(turns, "survey", lambda *_: found.sides)
     monkeypatch.setattr(turns, "learners_of", found.learners)
-    monkeypatch.setattr(turns, "_undated", lambda path, _: (path, "ppo" in path.name))
+    monkeypatch.setattr(turns, "_undated", lambda path, _: undated(path))
     whole: Any = SimpleNamespace(fingerprint=lambda: b"hash")
     monkeypatch.setattr(turns, "open_log", lambda *_: whole)
     return found
