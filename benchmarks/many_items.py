@@ -116,19 +116,21 @@ def truth_of(problem: ManyItems, checkpoint: Path, truth: Path) -> tuple[float, 
 def text(results: Path) -> str:
     """The table of docs/11."""
     rows = newest.read(results, "many_items", KEYS)
-    body = []
+    body, measured = [], {row["policy"] for row in rows}
+    policies = [policy for policy in POLICIES if policy in measured]
     for log in dict.fromkeys(tuple(row[key] for key in KEYS[:4]) for row in rows):
         of_log = [row for row in rows if tuple(row[key] for key in KEYS[:4]) == log]
-        found = {name: _values(of_log, name, name == "logger") for name in POLICIES}
+        found = {name: _values(of_log, name, name == "logger") for name in policies}
         drawn = _values(of_log, "direct", True)
         more = interval(torch.tensor(found["direct"]) - torch.tensor(found["two towers"]))
         items, decisions, logger, features = log
         by = "vectors" if features == "True" else "ids"
-        cells = [f"{sum(values) / len(values):.3f}" if values else "" for values in (*found.values(), drawn)]
+        cells = [f"{sum(values) / len(values):.3f}" for values in (*found.values(), drawn)]
         gain = f"{more.mean:+.3f} ± {more.high - more.mean:.3f}" if len(drawn) > 2 else f"{more.mean:+.3f}"
         body.append([f"{int(items):,}", f"{int(decisions):,}", logger, by, *cells, gain])
-    head = ["items", "decisions", "logger", "known by", *POLICIES[:7]]
-    head += [*(f"**{name}**" for name in LEARNERS), "**direct**, drawn", "direct minus two towers"]
+    head = ["items", "decisions", "logger", "known by"]
+    head += [f"**{policy}**" if policy in LEARNERS else policy for policy in policies]
+    head += ["**direct**, drawn", "direct minus two towers"]
     seeds = ", ".join(sorted({row["seed"] for row in rows}))
     return (
         f"{newest.table(head, body)}\n\n"
