@@ -14,7 +14,7 @@ from torch.nn.functional import one_hot
 
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env
-from recsys_rl.models import actor_critic
+from recsys_rl.models import actor_critic, sequence
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.types import Obs, Transitions
 from recsys_rl.utils.seeding import generators
@@ -520,7 +520,7 @@ def test_an_encoder_reads_a_minibatch_once_for_all_losses(
         steps=torch.ones(6, dtype=torch.int64),  # no start of a session, of which values are reported
         possible=torch.tensor([[0.0, 9.0]] * 6),
     )
-    read, summarise = [0], actor_critic.summarise
+    read, summarise = [0], sequence.summarise
 
     def counted(*arguments: Any) -> Tensor:
         read[0] += 1
