@@ -94,7 +94,7 @@ def chart(rows: Rows, width: int, height: int) -> str:
         lines[shop] = [(at + end, *of) for at, pair in enumerate(both) for end, of in enumerate(pair)]
         ceilings[shop] = [mean for mean, _, _ in means(rows, shop, "best")]
     rounds, wide = len(ceilings["open"]), width > 500
-    marks = marks_of([0.0, *ceilings["open"]])
+    marks = marks_of([0.0, *ceilings["open"]], 5)
     names = [f"{mark:.1f}" for mark in marks]
     labels = []
     for said, style, end in (
@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=parse_seeds, default="0-2", help="as in 0-2 or 0,3 (default: 0-2)")
     parser.add_argument("--keep", type=Path, help="a folder for records and policies")
     parser.add_argument("--redraw", action="store_true", help="draw the picture from the results, no more")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--json", type=Path, help="write the table to this file")
     parser.add_argument("--csv", type=Path, help="append the table to this file, not to benchmarks/results")
     parser.add_argument("--smoke", action="store_true", help="does it run? Small rounds, no CSV")

@@ -1,6 +1,7 @@
 """A team's own log of many items, with a known answer: our learners beside models of the click.
 
-    python -m benchmarks.many_items [--items 500] [--decisions 20000] [--loggers mild sharp] [--seeds 2-6]
+    python -m benchmarks.many_items [--items 500] [--decisions 20000] [--loggers mild sharp] [--seeds 0-4]
+    python -m benchmarks.many_items --python V/bin/python [as above]
 
 The logs are made up (harness/many_items.py): contexts of 16 numbers, items with vectors, clicks by a logistic
 function of both and of a quality that no vector tells. `recsys-rl train --algo ALGO --log FILE --items FILE`
@@ -9,7 +10,9 @@ ids alone. On 2,000 other contexts the true rate of clicks of each policy is kno
 
 The rivals (peers/click_models.py) learn from the decisions that ``train`` does not hold out: a two-tower
 model of the click with early stopping, weighted classification by inverse propensity, and boosted trees. The
-last two need scikit-learn. A row of benchmarks/results/many_items.csv is one log and policy.
+last two need scikit-learn. ``--python`` adds Vowpal Wabbit to the rows of the same logs, and measures nothing
+else; V is an environment with the package vowpalwabbit (peers/vowpal_wabbit.py). A row of
+benchmarks/results/many_items.csv is one log and policy.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import torch
 from benchmarks.harness import newest, tables
 from benchmarks.harness.classified import HELD_OUT, UNIFORM
 from benchmarks.harness.many_items import ManyItems, made
+from benchmarks.harness.peer_script import answer_of_peer
 from benchmarks.harness.turns import Row
 from benchmarks.own_log import decisions_of, probabilities_of
 from benchmarks.peers.click_models import RIVALS, rivals_of
@@ -44,7 +48,9 @@ LEARNERS: Mapping[str, Mapping[str, Any]] = {
     "bc --weighted": {"algo": "bc", "weighted": True},
     "cql": {"algo": "cql"},
 }
-POLICIES = ("best possible", "logger", "logger, its best", *RIVALS, *LEARNERS)
+VW = "vw --cb_adf"
+POLICIES = ("best possible", "logger", "logger, its best", *RIVALS, VW, *LEARNERS)
+PEER = tables.ROOT / "benchmarks" / "peers" / "vowpal_wabbit.py"
 KEYS = ("items", "decisions", "logger", "features", "seed", "policy")
 
 
@@ -83,6 +89,18 @@ def rows_of(
     return rows
 
 
+def of_vowpal_wabbit(problem: ManyItems, python: str, folder: Path, features: bool, seed: int) -> Row:
+    """The row of Vowpal Wabbit, which learns from the decisions that ``train`` does not hold out."""
+    used = ~split_users(range(len(problem.contexts)), HELD_OUT, seed)
+    columns = ("contexts", "chosen", "clicks", "propensities")
+    known = {name: getattr(problem, name)[used] for name in columns}
+    items = problem.items if features else np.zeros((0, 0))
+    np.savez(folder / "problem.npz", **known, others=problem.others, items=items, number=len(problem.items))
+    seconds = answer_of_peer(python, PEER, "vowpalwabbit", folder)["seconds"]
+    best = problem.truth[np.arange(len(problem.truth)), np.load(folder / "shown.npy")]
+    return {"policy": VW, "greedy": float(best.mean()), "seconds": seconds}
+
+
 def truth_of(problem: ManyItems, checkpoint: Path, truth: Path) -> tuple[float, float]:
     """The true rate of clicks of a policy's best items, and of its draws."""
     made_of = load(checkpoint)
@@ -98,10 +116,11 @@ def truth_of(problem: ManyItems, checkpoint: Path, truth: Path) -> tuple[float, 
 def text(results: Path) -> str:
     """The table of docs/11."""
     rows = newest.read(results, "many_items", KEYS)
-    body = []
+    body, measured = [], {row["policy"] for row in rows}
+    policies = [policy for policy in POLICIES if policy in measured]
     for log in dict.fromkeys(tuple(row[key] for key in KEYS[:4]) for row in rows):
         of_log = [row for row in rows if tuple(row[key] for key in KEYS[:4]) == log]
-        found = {name: _values(of_log, name, name == "logger") for name in POLICIES}
+        found = {name: _values(of_log, name, name == "logger") for name in policies}
         drawn = _values(of_log, "direct", True)
         more = interval(torch.tensor(found["direct"]) - torch.tensor(found["two towers"]))
         items, decisions, logger, features = log
@@ -109,8 +128,9 @@ def text(results: Path) -> str:
         cells = [f"{sum(values) / len(values):.3f}" for values in (*found.values(), drawn)]
         gain = f"{more.mean:+.3f} ± {more.high - more.mean:.3f}" if len(drawn) > 2 else f"{more.mean:+.3f}"
         body.append([f"{int(items):,}", f"{int(decisions):,}", logger, by, *cells, gain])
-    head = ["items", "decisions", "logger", "known by", *POLICIES[:6]]
-    head += [*(f"**{name}**" for name in LEARNERS), "**direct**, drawn", "direct minus two towers"]
+    head = ["items", "decisions", "logger", "known by"]
+    head += [f"**{policy}**" if policy in LEARNERS else policy for policy in policies]
+    head += ["**direct**, drawn", "direct minus two towers"]
     seeds = ", ".join(sorted({row["seed"] for row in rows}))
     return (
         f"{newest.table(head, body)}\n\n"
@@ -129,9 +149,10 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=500)
     parser.add_argument("--decisions", type=int, default=20_000)
     parser.add_argument("--loggers", nargs="+", choices=UNIFORM, default=list(UNIFORM))
-    parser.add_argument("--seeds", type=parse_seeds, default="2-6", help="as in 2-6 (default)")
+    parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 (default)")
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
     parser.add_argument("--no-features", action="store_true", help="items are known by their ids alone")
+    parser.add_argument("--python", help="of an environment with vowpalwabbit, for its rows alone")
     args = tables.parse(parser, "many_items")
     torch.set_num_threads(args.threads or 1)
     settings: dict[str, Any] = {}
@@ -141,10 +162,14 @@ def main() -> None:
     for seed in args.seeds:
         for logger in args.loggers:
             problem = made(args.items, args.decisions, logger, seed)
-            with tempfile.TemporaryDirectory() as folder:
-                found = rows_of(problem, Path(folder), not args.no_features, seed, args.learners, **settings)
+            with tempfile.TemporaryDirectory() as name:
+                folder, features = Path(name), not args.no_features
+                if args.python:
+                    found = [of_vowpal_wabbit(problem, args.python, folder, features, seed)]
+                else:
+                    found = rows_of(problem, folder, features, seed, args.learners, **settings)
             about: Row = {"items": args.items, "decisions": args.decisions, "logger": logger}
-            about |= {"features": not args.no_features, "seed": seed}
+            about |= {"features": features, "seed": seed}
             tables.publish([about | row for row in found], args)
             said = " ".join(f"{row['policy']} {row.get('greedy', row.get('drawn', 0)):.3f}" for row in found)
             print(f"{args.items} items {logger} seed {seed}: {said}", file=sys.stderr)

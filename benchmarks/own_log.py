@@ -66,6 +66,7 @@ from recsys_rl.utils.seeding import parse_seeds
 DECISIONS = (5_000, 20_000)
 LEARNERS: Mapping[str, Mapping[str, Any]] = {
     "bc": {"algo": "bc"},
+    "direct": {"algo": "direct"},
     "reinforce": {"algo": "reinforce"},
     "bc --weighted": {"algo": "bc", "weighted": True},
     "cql": {"algo": "cql"},
@@ -273,7 +274,8 @@ def text(results: Path) -> str:
         if row["policy"] == POLICIES[0]
     }
     rows = [row for row in rows if (row["data"], row["decisions"], row["logger"], row["seed"]) in told]
-    body = []
+    body, measured = [], {row["policy"] for row in rows}
+    policies = [policy for policy in POLICIES if policy in measured]
     for name in SETS:
         for decisions in DECISIONS:
             for logger in UNIFORM:
@@ -282,10 +284,10 @@ def text(results: Path) -> str:
                 if of_log:
                     cells = [
                         _share([row for row in of_log if row["policy"] == policy], policy in COMPARED)
-                        for policy in POLICIES
+                        for policy in policies
                     ]
                     body.append([name, f"{decisions:,}", logger, *cells])
-    head = [*POLICIES[:6], *(f"**{name}**" for name in LEARNERS)]
+    head = [f"**{policy}**" if policy in LEARNERS else policy for policy in policies]
     seeds = sorted({int(row["seed"]) for row in rows})
     said = f"means over seeds {', '.join(map(str, seeds))} with half a 95 % interval (Student's t)"
     return (

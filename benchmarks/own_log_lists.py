@@ -124,7 +124,8 @@ def _kept(rows: Sequence[newest.Row], policy: str) -> str:
 
 def coverage(results: Path) -> str:
     """In how many logs with places the interval of ``train`` holds the truth."""
-    rows = [row for row in newest.read(results, "own_log_lists", KEYS) if row["logged"] == "places"]
+    rows = newest.read(results, "own_log_lists", KEYS)
+    rows = [row for row in rows if row["logged"] == "places" and row["estimate"]]
     covered = [
         float(row["estimate_low"]) <= float(row["drawn"]) <= float(row["estimate_high"]) for row in rows
     ]

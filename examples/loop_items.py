@@ -17,8 +17,10 @@ person the item with the highest rate.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import http.client
+import io
 import json
 import random
 import shutil
@@ -34,12 +36,14 @@ from typing import Any
 
 import torch
 
+from recsys_rl import cli
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.stock import over
 from recsys_rl.data.tables.item_encoding import StockItem
 from recsys_rl.recommender import Recommender
 from recsys_rl.recommender.contexts import given_context
-from recsys_rl.serving.loop.rounds import verdict_in
+from recsys_rl.serving.loop.gate import GateConfig, gate_each
+from recsys_rl.serving.loop.retrain import RetrainConfig, retrain
 from recsys_rl.serving.loop.turn import Verdict, best_candidate
 from recsys_rl.utils.files import sha256_of
 
@@ -209,17 +213,12 @@ class Shop:
 
         Returns its name; "" if the gate lets none through. In a real shop a canary would decide first.
         """
-        place = ("--db", self.db, "--policies", self.policies)
-        files = {
-            sha256_of(Path(file)): Path(file)
-            for file in run("retrain", *place, "--decisions", decisions).splitlines()
-        }
-        verdicts = dict[str, Verdict]()
-        for name, file in files.items():
-            run("gate", *place, file, codes=(0, 3, 4, 5))
-            found = verdict_in(self.policies, name)
-            assert found is not None
-            verdicts[name] = Verdict(found["answer"], found["difference"])
+        db, folder = str(self.db), str(self.policies)
+        with contextlib.redirect_stderr(io.StringIO()):  # lines about what is under way
+            made = retrain(RetrainConfig(db=db, policies=folder, decisions=decisions, quiet=True))
+            judged = [*gate_each(GateConfig(db=db, policies=folder, quiet=True), made)]
+        files = {sha256_of(file): file for file in made}
+        verdicts = {of.challenger: Verdict(of.answer, of.difference) for of in judged}
         best = best_candidate([*files], verdicts)
         if best is None:
             return ""
@@ -246,11 +245,13 @@ class Shop:
         print(run("log", "check", "--db", self.db).strip())
 
 
-def run(*words: object, codes: Sequence[int] = (0,)) -> str:
-    command = [sys.executable, "-m", "recsys_rl", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode in codes, done.stderr
-    return done.stdout
+def run(*words: object) -> str:
+    """The output of `recsys-rl` with these words, run in this process."""
+    said, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+        code = cli.main([*map(str, words)])
+    assert code == 0, errors.getvalue()
+    return said.getvalue()
 
 
 def rounds_of(seed: int, out: Path, quick: bool = False) -> Iterator[Round]:

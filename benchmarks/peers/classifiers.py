@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.harness.classified import Ints, Problem
 from recsys_rl.settings.config import Config
 
-RIVALS = ("direct", "ipw logistic", "ipw network", "all labels")
+RIVALS = ("direct logistic", "ipw logistic", "ipw network", "all labels")
 
 
 def rivals_of(problem: Problem, seed: int) -> dict[str, tuple[float, float]]:
@@ -47,7 +47,7 @@ def rivals_of(problem: Problem, seed: int) -> dict[str, tuple[float, float]]:
     layers = Config(algo="reinforce").model_config.hidden_dims
     found = {}
     for name, choose in {
-        "direct": direct,
+        "direct logistic": direct,
         "ipw logistic": weighted(LogisticRegression(max_iter=300)),
         "ipw network": weighted(MLPClassifier(layers, max_iter=40, random_state=seed)),
         "all labels": all_labels,

@@ -23,8 +23,8 @@ probabilities of its item given those above it, and G - sum_j r_j what followed 
 
     L = - mean sum_k w_k log pi_k        w_k = (r_k + G - sum_j r_j) min(1 / mu_k, CAP)
 
-Such a policy shows an item in proportion to what it pays, which is far from the best list. So it draws with
-its logits divided by TEMPERATURE: in proportion to a power of what the item pays.
+Such a policy would show an item in proportion to what it pays, which is far from the best list. So it draws
+by the order of the items (plackett_luce.by_rank).
 """
 
 from __future__ import annotations
@@ -45,10 +45,6 @@ from recsys_rl.types import Transitions
 
 CAP = 100.0
 """Largest inverse of a propensity in the weights."""
-TEMPERATURE = 0.15
-"""Of the draws of slates that were learned by place. With the CHANCE of a policy of a team's own log it is
-the one of .05, .1, .15, .2, .25 .. 1 whose drawn lists earn most: 88 to 92 % of what the best lists of the
-policy earn, where 1 has 61 to 74 % (docs/11_offline.md)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class BC(NetworkPolicy[BCConfig]):
             distribution, index = corrected(self.model(obs)[0], weights), obs.places_of(minibatch.items)
             if self.config.weighted and minibatch.place_rewards is not None:
                 assert isinstance(distribution, PlackettLuce)
-                self.model.draw_temperature = TEMPERATURE
+                self.draw_by_rank()
                 terms, entropy = distribution.terms(index), distribution.entropy()  # (B, K), (B,)
                 loss = -(place_weights_of(minibatch) * terms).sum(1).mean()
             else:

@@ -15,6 +15,8 @@ reward of place k, mu_k and pi_k the probabilities of its item given those above
 
     w_k = min(sg(pi_k) / mu_k, cap)        A_k = G_k - (V(s) - mean (r_1 + ... + r_{k-1}))
     - mean sum_k w_k A_k log pi_k          in place of the first term
+
+Such a policy draws by the order of the items (plackett_luce.by_rank).
 """
 
 from __future__ import annotations
@@ -86,6 +88,7 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
                 behaviour, above = minibatch.logprobs.unsqueeze(1), terms.new_zeros(terms.shape)
             else:
                 assert isinstance(distribution, PlackettLuce) and minibatch.place_logprobs is not None
+                self.draw_by_rank()
                 terms = distribution.terms(index)  # (B, K)
                 behaviour, above = minibatch.place_logprobs, rewards_above(minibatch.place_rewards)
             logprob = terms.sum(1)  # (B,)

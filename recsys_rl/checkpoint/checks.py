@@ -44,6 +44,8 @@ def check(checkpoint: Checkpoint) -> None:
         raise Refused(
             "holds a two-tower head of an earlier version, which expected no rewards", "train again"
         )
+    if encoder == "deep-sets" and interface.history_length and "model.encoder.keep" not in checkpoint.agent:
+        raise Refused(f"holds {encoder} of an earlier version, which had no stocks", "train again")
 
 
 def _check_info(info: Mapping[str, Any]) -> None:

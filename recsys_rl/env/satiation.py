@@ -257,7 +257,7 @@ PLATFORM = Platform(
         },
         "ppo": {
             "agent_config": {"lr": 1e-3},
-            "model_config": {"encoder": "deep-sets"},  # patience is a sum over the session's items
+            "model_config": {"encoder": "deep-sets"},  # patience is a sum with a cap
             "train_config": {"total_timesteps": 1_800_000},
         },
         "a2c": {"train_config": {"total_timesteps": 300_000}},

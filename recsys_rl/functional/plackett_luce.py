@@ -11,6 +11,7 @@ For a slate of one item it is the categorical distribution.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -152,6 +153,15 @@ class _Terms(torch.autograd.Function):
         shares = (chosen.unsqueeze(2) - sums.unsqueeze(1)).exp().tril()  # (N, K, K): of a_k at place m <= k
         of_slate = by_terms - (shares @ by_terms.unsqueeze(2)).squeeze(2)  # (N, K)
         return gradient.scatter_(1, index, of_slate), None
+
+
+def by_rank(logits: Tensor, ratio: float) -> Tensor:
+    """Logits (N, A) by the order of ``logits``: 1 / ``ratio`` of the weight of the next better item.
+
+    Equal items have equal weights, each as if it were the first of them.
+    """
+    better = logits.shape[1] - torch.searchsorted(logits.sort(1).values, logits.contiguous(), right=True)
+    return (better * -math.log(ratio)).to(logits).masked_fill(logits == -torch.inf, -torch.inf)
 
 
 def _too_large(slate_size: int, allowed: int) -> UserError:

@@ -241,7 +241,7 @@ class Table(Cells):
     def context(self, fill: bool) -> dict[str, Tensor]:
         """The pieces (E, size), encoded as for a policy that learns from this file. ``fill``: gaps may be."""
         pieces, texts, gaps = {}, [], []
-        for name, seen in seen_pieces(self, fill).items():
+        for name, seen in seen_pieces(self, fill, roles=self.columns).items():
             piece, note = seen.piece(name)
             pieces[name] = piece.tensor(self)
             self.notes += [found("{note}", note=note)] if note else []

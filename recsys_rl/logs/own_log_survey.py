@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.findings import in_words, words_of
-from recsys_rl.data.tables.pieces import CONTEXT, SeenPiece, merged, seen_pieces
+from recsys_rl.data.tables.pieces import SeenPiece, context_columns, merged, seen_pieces
 from recsys_rl.data.tables.read import TableFile
-from recsys_rl.data.tables.schema import BY_NAME, columns_text, named
+from recsys_rl.data.tables.schema import BY_NAME, columns_text
 from recsys_rl.data.tables.values import on, whole_number
 from recsys_rl.errors import UserError, listed, one_line, short
 from recsys_rl.logs.decision_columns import Table
@@ -201,7 +201,7 @@ def _users(
     files: LogFiles, table: TableFile, name: str, read: Table, sessions: list[str] | None, numbers: Tensor
 ) -> Tensor:
     """(E,) int64: the numbers of the users of a file, as OwnLog numbers them."""
-    columns = [*named(table.names, CONTEXT).values()]
+    columns = [*context_columns(table.names, read.columns).values()]
     if not columns or {"user", "session"} & read.columns.keys():
         return users_of(read, {}, sessions, numbers, name)
     no_row = torch.zeros(read.frame.height, dtype=torch.bool)
@@ -211,7 +211,7 @@ def _users(
 
 def _pieces_of_file(files: LogFiles, table: TableFile, learned: Tensor) -> dict[str, SeenPiece]:
     """The pieces of a file, of its rows ``learned`` (E,) bool."""
-    columns = list(named(table.names, CONTEXT).values())
+    columns = list(context_columns(table.names, files.roles(table)).values())
     groups = [columns] if table.of_lines else [[name] for name in columns]
     pieces: dict[str, SeenPiece] = {}
     for group in filter(None, groups):

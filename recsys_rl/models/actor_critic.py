@@ -20,9 +20,9 @@ from recsys_rl.models.heads import (
     GatedHead,
     PatternHead,
     TwoTowerHead,
-    cooled,
     distribution,
     exploring,
+    ranked,
 )
 from recsys_rl.models.make_head import make_head
 from recsys_rl.models.next_signals import Entries, NextSignals, next_entries, signal_loss
@@ -63,8 +63,9 @@ class ActorCritic(nn.Module):
     chance = 0.0
     """Share of the draws that shows all possible items nearly alike (categorical.exploring); learning is
     without it. The learner sets it."""
-    draw_temperature = 1.0
-    """Slates are drawn with logits divided by it, then with ``chance``; learning is without both."""
+    draw_ratio = 1.0
+    """Above 1, slates are drawn by the order of the logits (plackett_luce.by_rank), then with ``chance``;
+    learning is without both."""
 
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -323,10 +324,10 @@ class ActorCritic(nn.Module):
         return candidates.gather(1, usable_first[:, : self.num_candidates])
 
     def drawn(self, obs: Obs) -> tuple[Distribution, Tensor]:
-        """``forward``, but the distribution is that of draws: with ``draw_temperature`` and ``chance``."""
+        """``forward``, but the distribution is that of draws: with ``draw_ratio`` and ``chance``."""
         distribution, value = self(obs)
-        if self.draw_temperature != 1:
-            distribution = cooled(distribution, self.draw_temperature)
+        if self.draw_ratio > 1:
+            distribution = ranked(distribution, self.draw_ratio)
         return exploring(distribution, self.chance) if self.chance else distribution, value
 
     def act(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Action:

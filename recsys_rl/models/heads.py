@@ -11,7 +11,7 @@ from recsys_rl.functional import categorical
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.gated import Gated
 from recsys_rl.functional.patterns import Layout, Patterns
-from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.functional.plackett_luce import PlackettLuce, by_rank
 from recsys_rl.models.curves import Curves
 from recsys_rl.models.encoders import Linear
 from recsys_rl.models.expected import ExpectedReward
@@ -35,9 +35,9 @@ def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:
     return PlackettLuce(logits.squeeze(1), slate_size) if slate_size > 1 else Categorical(logits)
 
 
-def cooled(of: Distribution, temperature: float) -> Distribution:
-    """The distribution of slates with logits / ``temperature``; any other as it is."""
-    return PlackettLuce(of.logits / temperature, of.slate_size) if isinstance(of, PlackettLuce) else of
+def ranked(of: Distribution, ratio: float) -> Distribution:
+    """The distribution of slates by the order of the logits alone (plackett_luce.by_rank); others stay."""
+    return PlackettLuce(by_rank(of.logits, ratio), of.slate_size) if isinstance(of, PlackettLuce) else of
 
 
 def exploring(of: Distribution, share: float) -> Distribution:

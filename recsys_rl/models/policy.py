@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
@@ -123,9 +124,27 @@ class NetworkPolicy(Generic[C]):
             return None
         return len(self.model.retriever.rows), self.model.num_candidates
 
+    @property
+    def served_chance(self) -> float:
+        """The ``chance`` of the model at a team's own place.
+
+        Of a slate of K places it is CHANCE / (1 + 1/2 + ... + 1/K). The weight of chance stays while the
+        items above leave: with K items of equal weights it is left with K, K - 1, ... 1 of these, and so
+        fills about the share CHANCE of the places.
+        """
+        return CHANCE / sum(1 / left for left in range(1, self.model.shapes.slate_size + 1))
+
     def keep_chance(self) -> None:
-        """Draw with CHANCE from now on."""
-        self.model.chance = CHANCE
+        """Draw with ``served_chance`` from now on."""
+        self.model.chance = self.served_chance
+
+    def draw_by_rank(self) -> None:
+        """Draw slates by the order of their items from now on.
+
+        The ratio of the weights of two neighbours is the K-th root of 1 / ``served_chance``: then the items
+        below the K best ones have about the weight of chance.
+        """
+        self.model.draw_ratio = self.served_chance ** (-1 / self.model.shapes.slate_size)
 
     def reader(self) -> Reader | None:
         """The state of the encoder for users who act; None if there is nothing to keep."""
@@ -141,7 +160,7 @@ class NetworkPolicy(Generic[C]):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, optimiser, count of updates, and how it draws, on the CPU."""
-        draws = {"chance": (self.model.chance, 0.0), "draw_temperature": (self.model.draw_temperature, 1.0)}
+        draws = {"chance": (self.model.chance, 0.0), "draw_ratio": (self.model.draw_ratio, 1.0)}
         own = {k: torch.tensor(x, dtype=torch.float64) for k, (x, plain) in draws.items() if x != plain}
         return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)} | own
 
@@ -149,10 +168,10 @@ class NetworkPolicy(Generic[C]):
         """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])
-        chance, temperature = float(state.get("chance", 0.0)), float(state.get("draw_temperature", 1.0))
-        self.model.chance, self.model.draw_temperature = chance, temperature
-        if self.updates < 0 or not 0 <= chance < 1 or not 0 < temperature <= 1:
-            raise ValueError(f"{self.updates} updates, a chance of {chance}, a temperature of {temperature}")
+        chance, ratio = float(state.get("chance", 0.0)), float(state.get("draw_ratio", 1.0))
+        self.model.chance, self.model.draw_ratio = chance, ratio
+        if self.updates < 0 or not 0 <= chance < 1 or not 1 <= ratio < math.inf:
+            raise ValueError(f"{self.updates} updates, a chance of {chance}, a ratio of {ratio}")
 
     @property
     def remaining(self) -> float:

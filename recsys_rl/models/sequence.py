@@ -110,7 +110,10 @@ def summarise(encoder: Encoder, obs: Obs, items: Tensor | SplitFeatures) -> Tens
         profile = None if encoder.profile is None else obs.context[:, encoder.profile]
         layer, window = encoder.layer, (obs.history, obs.signals, items, profile)
         if deep_sets.serves(layer.weight, *window):
-            return deep_sets.session_units(layer.weight, layer.bias, *window)
+            to_stocks, first = encoder.to_stocks
+            return encoder.summary(
+                *deep_sets.session_units(layer.weight, layer.bias, to_stocks, first, *window)
+            )
     return encoder.read(_state(encoder, obs, items))
 
 

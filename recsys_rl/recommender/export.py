@@ -72,7 +72,7 @@ class ExportConfig:
 
 
 class Scores(nn.Module):
-    """The policy's scores (N, I) from the tensors of an observation, without exclusions and chance."""
+    """The policy's scores (N, I) from the tensors of an observation, without exclusions, ratio and chance."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ def _translated(agent: NetworkPolicy[Any], inputs: dict[str, Tensor], checkpoint
 
 
 def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The ids of the items, the rows of those that aren't available, what the inputs hold, and the chance.
+    """The ids of the items, the rows of those that aren't available, what the inputs hold, and how it draws.
 
     For a policy of a team's own log also the encodings of the pieces of the context: the first column of
     each, ``start``, and the fields of ``tables.pieces.Piece``.
@@ -261,6 +261,7 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
             "slate_size": interface.slate_size,
             "repeats": interface.repeats,
         },
+        "ratio": float(checkpoint.agent.get("draw_ratio", 1.0)),
         "chance": float(checkpoint.agent.get("chance", 0.0)),
     }
     if pieces is None:

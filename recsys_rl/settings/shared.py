@@ -75,7 +75,8 @@ class ModelConfig:
 
     encoder: Literal["mlp", "transformer", "deep-sets"] = "mlp"
     """Encoder of the session's history: mlp has recency-weighted sums alone; the others stand beside these
-    sums. deep-sets adds up a small network of each item, and the transformer reads the order."""
+    sums. deep-sets adds up a small network of each item, without and with a cap, and the transformer reads
+    the order."""
     signal_coef: NonNegative = 20.0
     """Weight of the loss by which the transformer learns to expect the next signals."""
     head: Literal["two-tower", "dense", "scorer", "gated"] = "two-tower"

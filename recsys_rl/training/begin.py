@@ -11,7 +11,7 @@ import torch
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.checkpoint.home import split_of, with_seed
 from recsys_rl.make import make_agent, make_world
-from recsys_rl.models.policy import CHANCE, NetworkPolicy
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.records import Brought
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.fields import check_used
@@ -99,7 +99,7 @@ def _about_users(brought: Brought, seed: int, agent: Any) -> dict[str, Any]:
     """The facts of a checkpoint about the users that a file brings to a run with this seed."""
     facts: dict[str, Any] = {"home": brought.home} if brought.home else {}
     if facts and isinstance(agent, NetworkPolicy):
-        facts["chance_at_home"] = CHANCE  # where a team's own place is the home; it learns without
+        facts["chance_at_home"] = agent.served_chance  # at a team's own place; it learns without
     if brought.heldout_seed not in (None, seed):  # the users know what they were fitted to
         facts["heldout_seed"] = brought.heldout_seed
     return facts

@@ -14,8 +14,8 @@ from torch.nn.functional import one_hot
 
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env
-from recsys_rl.models import actor_critic, sequence
 from recsys_rl.models.sampled import corrected, shown_among
+from recsys_rl.models.sequence import summarise
 from recsys_rl.types import Obs, Transitions
 from recsys_rl.utils.seeding import generators
 from tests.agents.offline_toys import cell, learner, mdp_log, mdp_value, one_step
@@ -520,12 +520,12 @@ def test_an_encoder_reads_a_minibatch_once_for_all_losses(
         steps=torch.ones(6, dtype=torch.int64),  # no start of a session, of which values are reported
         possible=torch.tensor([[0.0, 9.0]] * 6),
     )
-    read, summarise = [0], sequence.summarise
+    read = [0]
 
     def counted(*arguments: Any) -> Tensor:
         read[0] += 1
         return summarise(*arguments)
 
-    monkeypatch.setattr(actor_critic, "summarise", counted)
+    monkeypatch.setattr("recsys_rl.models.actor_critic.summarise", counted)
     agent.update(batch)
     assert read[0] == reads

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.agents.bc import CAP, TEMPERATURE
+from recsys_rl.agents.bc import CAP
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.make import make_agent
 from recsys_rl.settings.config import Config
@@ -115,10 +115,20 @@ def test_a_weighted_clone_draws_each_place_by_what_items_are_liked() -> None:
     logits = logits_of(agent)
     assert_close(logits.softmax(0), LIKED / LIKED.sum(), atol=2e-3, rtol=0)
     drawn = agent.place_logprobs(Obs(torch.ones(24, 1)), EVERY)
-    assert_close(drawn, terms_of(logits.unsqueeze(0) / TEMPERATURE, EVERY))  # nearer to the best slate
-    agent.model.draw_temperature = 1.0
-    agent.load_state_dict({**agent.state_dict(), "draw_temperature": torch.tensor(TEMPERATURE)})
-    assert_close(agent.place_logprobs(Obs(torch.ones(24, 1)), EVERY), drawn)
+    chance = 0.08 / (1 + 1 / 2 + 1 / 3)
+    steps = torch.zeros(4)
+    steps[logits.argsort(descending=True)] = math.log(chance) / 3 * torch.arange(4)  # by their order
+    assert_close(drawn, terms_of(steps.unsqueeze(0), EVERY).double())
+    assert agent.model.chance == 0.0
+    agent.keep_chance()
+    assert agent.model.chance == pytest.approx(chance)
+    with_chance, state = agent.place_logprobs(Obs(torch.ones(24, 1)), EVERY), agent.state_dict()
+    assert float((with_chance[:, 0] - drawn[:, 0]).abs().max()) > 0.01
+    agent.model.chance, agent.model.draw_ratio = 0.0, 1.0
+    agent.load_state_dict(state)
+    assert_close(agent.place_logprobs(Obs(torch.ones(24, 1)), EVERY), with_chance)
+    with pytest.raises(ValueError, match="a ratio"):
+        agent.load_state_dict({**state, "draw_ratio": torch.tensor(0.5)})
 
 
 def test_a_clone_without_weights_takes_no_notice_of_rewards() -> None:

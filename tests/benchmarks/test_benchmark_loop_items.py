@@ -85,3 +85,13 @@ def test_picture_has_two_curves_and_two_ceilings(results: Path) -> None:
         }
         paths = {path.get("class"): path.get("d", "") for path in chart.findall(SVG + "path")}
         assert [paths[name].count("H") for name in ("reference", "reference inside")] == [2, 2]
+
+
+def test_picture_of_the_docs_is_drawn_from_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise: python -m benchmarks.loop_items --redraw."""
+    drawn = loop_items.PICTURE.read_text(encoding="utf-8")
+    monkeypatch.setattr(loop_items, "PICTURE", tmp_path / "again.svg")
+    loop_items.main(["--redraw", "--csv", str(tmp_path / "none.csv")])
+    assert drawn == loop_items.PICTURE.read_text(encoding="utf-8")

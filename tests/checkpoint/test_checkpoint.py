@@ -678,6 +678,18 @@ def test_head_that_expects_no_rewards(tmp_path: Path) -> None:
     assert "expected no rewards" in refusal(path)
 
 
+def test_deep_sets_without_stocks(tmp_path: Path) -> None:
+    """As of a version whose deep sets were a mean alone."""
+    path = train_in(tmp_path / "run", *SATIATION, *steps(1), "--encoder", "deep-sets")
+
+    def forget(_: Facts, tensors: Tensors) -> None:
+        for name in [name for name in tensors if "encoder.keep" in name or "encoder.push" in name]:
+            del tensors[name]
+
+    forge(path, forget)
+    assert "no stocks" in refusal(path)
+
+
 def test_encoder_that_expects_no_signals(tmp_path: Path) -> None:
     """As of a version in which encoders learned from the return alone."""
     config = small_runs.settings(

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from recsys_rl.errors import UserError
 from recsys_rl.functional import categorical
 from recsys_rl.functional.categorical import Categorical
-from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.functional.plackett_luce import PlackettLuce, by_rank
 from tests.compiled import each_way as each_way
 from tests.compiled import without_kernels as without_kernels
 
@@ -197,3 +197,13 @@ def test_place_logprobs_leave_out_the_items_above() -> None:
     slates = PlackettLuce(torch.tensor([[1.0, 2.0, 3.0, 4.0]]).log(), 3)
     terms = slates.place_logprobs(torch.tensor([[3, 2, 0]]))
     assert terms.exp().tolist() == [pytest.approx([4 / 10, 3 / 6, 1 / 3], abs=1e-6)]
+
+
+def test_weights_by_rank_by_hand() -> None:
+    """Equal items share a place of the ranking, and items that may not be shown have none."""
+    nothing = -torch.inf
+    logits = torch.tensor([[0.3, 9.0, nothing, -4.0], [2.0, 1.0, 2.0, 0.0]])
+    found = by_rank(logits, 2.0).exp()
+    assert_close(found, torch.tensor([[1 / 2, 1.0, 0.0, 1 / 4], [1.0, 1 / 4, 1.0, 1 / 8]]))
+    order = torch.tensor([2, 0, 3, 1])
+    assert torch.equal(by_rank(logits[:, order], 2.0), by_rank(logits, 2.0)[:, order])

@@ -78,10 +78,10 @@ def test_sessions_have_their_history_among_the_inputs(tmp_path: Path) -> None:
     assert facts["interface"]["signals"] == ["clicked", "dwell"]
 
 
-def test_the_metadata_have_the_chance_that_the_policy_keeps_for_all_items(tmp_path: Path) -> None:
+def test_the_metadata_have_how_the_policy_draws(tmp_path: Path) -> None:
     path = policy(tmp_path / "mine.pt", clicks(tmp_path / "clicks.csv"))
     made = load(path).checkpoint
-    chance = torch.tensor(0.25, dtype=torch.float64)
-    save(path, dataclasses.replace(made, agent={**made.agent, "chance": chance}))
+    draws = {"chance": torch.tensor(0.25), "draw_ratio": torch.tensor(2.0)}
+    save(path, dataclasses.replace(made, agent={**made.agent, **draws}))
     _, facts = exported(path)
-    assert facts["chance"] == 0.25
+    assert (facts["chance"], facts["ratio"]) == (0.25, 2.0)

@@ -217,14 +217,22 @@ class SeenPiece:
         self.texts.update(other.texts)
 
 
-def seen_pieces(whole: Cells, fill: bool = False, learned: Tensor | None = None) -> dict[str, SeenPiece]:
+def context_columns(names: Sequence[str], roles: Mapping[str, str]) -> dict[str, str]:
+    """The columns context.NAME among ``names``, by NAME; a column with a role, as that of users, is none."""
+    return {name: column for name, column in named(names, CONTEXT).items() if column not in roles.values()}
+
+
+def seen_pieces(
+    whole: Cells, fill: bool = False, learned: Tensor | None = None, roles: Mapping[str, str] | None = None
+) -> dict[str, SeenPiece]:
     """The pieces of a table by name, with the values of the rows ``learned`` (E,) bool alone; None: of all.
 
-    ``fill``: columns may have gaps. Raises UserError for the first wrong value of any row, with its row.
+    ``fill``: columns may have gaps; ``roles``: the column of each role, which is no piece. Raises UserError
+    for the first wrong value of any row, with its row.
     """
     pieces: dict[str, SeenPiece] = {}
     everything = torch.ones(whole.frame.height, dtype=torch.bool) if learned is None else learned
-    for name, column in named(whole.frame.columns, CONTEXT).items():
+    for name, column in context_columns(whole.frame.columns, roles or {}).items():
         _check_name(whole.name, name)
         cells, mine, gaps = whole, everything, 0
         if fill:

@@ -71,8 +71,8 @@ def load(file: Path) -> ctypes.CDLL:
     loaded.session_sums.argtypes = [p, n, n, p, p, n, n, n, n, n, i, i, p, p]
     loaded.votes.argtypes = [p, n, n, n, p, n, p, p, p, n, i, p]
     loaded.votes_gradient.argtypes = [p, n, n, p, n, p, p, p, n, n, i, p, p]
-    loaded.deep_sets.argtypes = [p, n, n, p, p, n, n, n, p, p, n, p, n, i, p, p]
-    loaded.deep_sets_gradient.argtypes = [p, n, n, p, p, n, n, n, p, p, i, p, p]
+    loaded.deep_sets.argtypes = [p, n, n, p, p, n, n, n, p, p, p, p, n, p, n, i, p, p, p]
+    loaded.deep_sets_gradient.argtypes = [p, n, n, p, p, n, n, n, p, p, p, p, i, p, p, p]
     checking = loaded.forbid, loaded.evaluate, loaded.ppo_loss, loaded.dot_rows, loaded.add_rows
     gathering = loaded.beside_rows, loaded.session_sums, loaded.deep_sets
     for function in (*checking, *gathering):  # 1 where an index is out of range

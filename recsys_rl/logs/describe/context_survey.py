@@ -14,8 +14,8 @@ import polars as pl
 from recsys_rl.data.tables.cells import Cells
 from recsys_rl.data.tables.findings import TableError
 from recsys_rl.data.tables.layout import Count, Layout
-from recsys_rl.data.tables.pieces import MOST_TEXTS, SeenPiece, merged, seen_pieces
-from recsys_rl.data.tables.schema import column_of, follows, named, value
+from recsys_rl.data.tables.pieces import MOST_TEXTS, SeenPiece, context_columns, merged, seen_pieces
+from recsys_rl.data.tables.schema import column_of, follows, value
 from recsys_rl.data.tables.values import EITHER, Kind
 from recsys_rl.errors import UserError
 
@@ -49,7 +49,7 @@ def survey_context(layout: Layout, filled: bool) -> ContextSurvey:
     """
     pieces: list[ContextPiece] = []
     problems: dict[str, Count] = {}
-    for name in named(layout.table.names, "context.").values():
+    for name in context_columns(layout.table.names, layout.roles).values():
         try:
             (seen,) = merged((str(layout.table.path), part) for part in _parts(layout, name)).values()
         except UserError as error:

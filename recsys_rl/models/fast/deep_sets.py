@@ -1,18 +1,20 @@
-"""The summary of deep sets of a whole window (deep_sets.py), as one node of the autograd graph.
+"""The mean and the pushes of deep sets of a whole window (deep_sets.py), as one node of the autograd graph.
 
 With the features f_k of the item shown k places ago, its signals s_k, the product a_k of the user's profile
 and the item's embedding, and a layer W, b whose rows are those of features, signals and product::
 
-    t_i = f_i W_f + b        x_k = t_(item k) + s_k W_s + a_k w_a        summary = sum_k max(x_k, 0) / L
+    t_i = f_i W_f + b        x_k = t_(item k) + s_k W_s + a_k w_a        h_k = max(x_k, 0)
+    mean = sum_k h_k / L                    push_k = h_k V + c
 
 A layer multiplies the features of all N L entries. Here each of the I items is multiplied once, and
-compiled/deep_sets.c takes the rest of an entry. From the gradient G (N, H) at the summary it makes, with
-g_k = G / L where x_k > 0::
+compiled/deep_sets.c takes the rest of an entry. From the gradients G (N, H) at the mean and P (N, L, STOCKS)
+at the pushes it makes, with g_k = G / L + P_k V' where x_k > 0::
 
     dt_i = sum of g_k where item k is i        dW_s = sum s_k g_k        dw_a = sum a_k g_k
+    dV = sum h_k' P_k                          dc = sum P_k
 
-The twin in torch is ``DeepSets.read(DeepSets.encode(...))``. It saves 12 % of the flagship's training
-(docs/speed.md).
+The twin in torch is ``DeepSets.encode``, and the mean in ``DeepSets.read``. Before it had pushes, it saved
+12 % of the flagship's training (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
 
-UNITS = 16  # compiled/deep_sets.c takes so many together
+UNITS, STOCKS = 16, 8  # as in compiled/deep_sets.c: units taken together, and pushes of an entry
 
 
 def serves(weight: Tensor, history: Tensor, signals: Tensor, items: Tensor, profile: Tensor | None) -> bool:
@@ -38,12 +40,19 @@ def serves(weight: Tensor, history: Tensor, signals: Tensor, items: Tensor, prof
 
 
 def session_units(
-    weight: Tensor, bias: Tensor, history: Tensor, signals: Tensor, items: Tensor, profile: Tensor | None
-) -> Tensor:
-    """The summaries (N, H). Call it only if ``serves`` is True.
+    weight: Tensor,
+    bias: Tensor,
+    to_stocks: Tensor,
+    first: Tensor,
+    history: Tensor,
+    signals: Tensor,
+    items: Tensor,
+    profile: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The means (N, H), and the pushes (N, L, STOCKS), 0 at padding. Call it only if ``serves`` is True.
 
     Args:
-        weight, bias: (X, H) and (H,), which alone get a gradient.
+        weight, bias, to_stocks, first: (X, H), (H,), V (H, STOCKS), c (STOCKS,), which alone get a gradient.
         history: (N, L) items, -1 for none; ``signals`` (N, L, S).
         items: (I, F), which begin with the embedding.
         profile: (N, D), or None: then no entry has a product.
@@ -53,10 +62,13 @@ def session_units(
     num_features, beside = items.shape[1], signals.shape[2] + (profile is not None)
     if weight.shape[0] != num_features + beside or (profile is not None and len(profile) != len(history)):
         raise ValueError(f"weights {tuple(weight.shape)} don't fit {num_features} + {beside} numbers")
+    if to_stocks.shape != (weight.shape[1], STOCKS) or first.shape != (STOCKS,):
+        raise ValueError(f"{tuple(to_stocks.shape)} don't fit {weight.shape[1]} units and {STOCKS} stocks")
     table = torch.addmm(bias, items, weight[:num_features])  # (I, H)
     known = history, signals, items, None if profile is None else profile.contiguous()
-    summary: Tensor = _SessionUnits.apply(table, weight[num_features:], *known)  # type: ignore[no-untyped-call]
-    return summary
+    weights = table, weight[num_features:], to_stocks, first
+    result: tuple[Tensor, Tensor] = _SessionUnits.apply(*weights, *known)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _SessionUnits(torch.autograd.Function):
@@ -65,13 +77,17 @@ class _SessionUnits(torch.autograd.Function):
         ctx: Any,
         table: Tensor,
         weights: Tensor,
+        to_stocks: Tensor,
+        first: Tensor,
         history: Tensor,
         signals: Tensor,
         items: Tensor,
         profile: Tensor | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        to_stocks, first = to_stocks.contiguous(), first.contiguous()
         beside = signals.new_empty(*history.shape, len(weights))
-        summary = table.new_empty(len(history), table.shape[1])
+        mean = table.new_empty(len(history), table.shape[1])
+        pushes = table.new_empty(*history.shape, STOCKS)
         library = kernels.library()
         assert library is not None
         outside = library.deep_sets(
@@ -81,25 +97,28 @@ class _SessionUnits(torch.autograd.Function):
             signals.data_ptr(),
             *signals.shape,
             weights.data_ptr(),
+            to_stocks.data_ptr(),
+            first.data_ptr(),
             None if profile is None else profile.data_ptr(),
             0 if profile is None else profile.shape[1],
             items.data_ptr(),
             items.shape[1],
             kernels.threads(beside.numel() * table.shape[1]),
             beside.data_ptr(),
-            summary.data_ptr(),
+            mean.data_ptr(),
+            pushes.data_ptr(),
         )
         if outside:
             raise IndexError(f"an item is outside -1 .. {len(items) - 1}")
-        ctx.save_for_backward(table, weights, history, beside)
-        return summary
+        ctx.save_for_backward(table, weights, to_stocks, history, beside)
+        return mean, pushes
 
     @staticmethod
-    def backward(ctx: Any, by_summary: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, by_mean: Tensor, by_pushes: Tensor) -> tuple[Tensor | None, ...]:
         kernels.check_first_derivative()
-        table, weights, history, beside = ctx.saved_tensors
-        by_summary = by_summary.contiguous()
-        by_table, by_weights = torch.empty_like(table), torch.empty_like(weights)
+        table, weights, to_stocks, history, beside = ctx.saved_tensors
+        by_mean, by_pushes, turned = by_mean.contiguous(), by_pushes.contiguous(), to_stocks.T.contiguous()
+        by_table, by_weights, by_stocks = map(torch.empty_like, (table, weights, turned))
         library = kernels.library()
         assert library is not None
         library.deep_sets_gradient(
@@ -109,9 +128,13 @@ class _SessionUnits(torch.autograd.Function):
             beside.data_ptr(),
             *beside.shape,
             weights.data_ptr(),
-            by_summary.data_ptr(),
+            turned.data_ptr(),
+            by_mean.data_ptr(),
+            by_pushes.data_ptr(),
             kernels.threads(beside.numel() * table.shape[1]),
             by_table.data_ptr(),
             by_weights.data_ptr(),
+            by_stocks.data_ptr(),
         )
-        return by_table, by_weights, None, None, None, None
+        by_first = (by_pushes * (history >= 0).unsqueeze(2)).sum((0, 1))
+        return by_table, by_weights, by_stocks.T, by_first, None, None, None, None

@@ -17,6 +17,7 @@ from recsys_rl.cli import main
 from recsys_rl.data.tables.items import read_items
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.logs.decision_table import read_table
+from recsys_rl.logs.describe.data import describe
 from recsys_rl.logs.ope.ope import ope
 from recsys_rl.logs.platform import load_log
 from tests.data.tables.test_json_lines import lines
@@ -78,6 +79,19 @@ def test_the_log_is_judged_with_its_probabilities(tmp_path: Path) -> None:
     assert read.items == ("art", "news", "sport") and float(read.log.signals.sum()) == 20
     assert read.catalogue.embedding.shape == (3, 7)  # three genres, other, a price, and two zeros
     assert read.log.given["user.v"].shape == (40, 2)
+
+
+def test_the_feature_that_names_the_user_is_no_input(tmp_path: Path) -> None:
+    log = lines(tmp_path / "log.dsjson", [event(n, n % 3, -(n % 2)) for n in range(60)])
+    named = {"user": "context.user.age"}  # seven users
+    read = read_table(log, named)
+    assert [*read.log.given] == ["user.city", "user.v"] and len(read.log.users.unique()) == 7
+    brought = load_log({"log": (str(log),), "user_column": "context.user.age"})
+    pieces = json.loads(brought.settings["env_config"]["shape"])["pieces"]
+    assert [piece["name"] for piece in pieces] == ["user.city", "user.v"]
+    found = describe(log=(str(log),), user_column="context.user.age").learnable
+    assert found is not None
+    assert [piece.column for piece in found.context] == ["context.user.city", "context.user.v"]
 
 
 def test_features_of_the_actions_are_those_of_the_items_in_training(tmp_path: Path) -> None:
