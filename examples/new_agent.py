@@ -53,13 +53,13 @@ class Steady(OnPolicyLearner[SteadyConfig]):
         returns, limit = batch.targets.returns, config.clip_advantage
         advantage = standardize(returns).clamp(-limit, limit)  # (B,)
 
-        distribution, value, of_rewards = self.model.learn(batch.obs, batch.lessons)
+        distribution, value, beside = self.model.learn(batch.obs, batch.lessons)
         logprob, entropies = distribution.evaluate(batch.places)  # (B,) each
         policy_loss = losses.policy_gradient(logprob, advantage)
         value_loss, entropy = losses.value_loss(value, returns), entropies.mean()
         loss = policy_loss - ent_coef * entropy + config.vf_coef * value_loss
-        if of_rewards is not None:  # the loss of the rewards that a two-tower head expects
-            loss = loss + of_rewards
+        if beside is not None:  # what the network learns beside its policy
+            loss = loss + beside.loss
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

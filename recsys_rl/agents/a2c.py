@@ -12,7 +12,6 @@ import torch
 
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, standardize
-from recsys_rl.models.expected import explained
 from recsys_rl.models.policy import OnPolicyLearner
 from recsys_rl.records import Algorithm
 from recsys_rl.settings.fields import Size
@@ -42,7 +41,7 @@ class A2C(OnPolicyLearner[A2CConfig]):
         if config.normalize_advantage:
             advantage = standardize(advantage)
 
-        distribution, value, of_rewards = self.model.learn(batch.obs, batch.lessons)
+        distribution, value, beside = self.model.learn(batch.obs, batch.lessons)
         logprob, entropies = distribution.evaluate(batch.places)  # (B,) each
         policy_loss = losses.policy_gradient(logprob, advantage)
         value_loss = losses.value_loss(value, returns)
@@ -55,9 +54,9 @@ class A2C(OnPolicyLearner[A2CConfig]):
             "entropy": entropy,
             "explained_variance": explained_variance(batch.targets.old_value, returns),
         }
-        if of_rewards is not None:
-            metrics |= explained([of_rewards])
-            loss = loss + of_rewards
+        if beside is not None:
+            metrics |= beside.figures
+            loss = loss + beside.loss
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

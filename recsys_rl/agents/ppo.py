@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, standardize_parts
-from recsys_rl.models.expected import explained
+from recsys_rl.models.expected import Beside, means
 from recsys_rl.models.fast import ppo_loss
 from recsys_rl.models.policy import OnPolicyLearner, Samples, Targets
 from recsys_rl.records import Algorithm
@@ -54,7 +54,7 @@ class PPO(OnPolicyLearner[PPOConfig]):
         config, ent_coef = self.config, self.anneal()
         every, size = self.samples(rollout), config.batch_size  # S = T N samples, B of a minibatch
         epochs: list[tuple[Targets, Outputs]] = []
-        asides: list[Tensor] = []  # losses of the expected rewards, of each minibatch
+        asides: list[Beside] = []  # of each minibatch
         for _ in range(config.update_epochs):
             order = torch.randperm(
                 len(every.places), generator=self.generators["shuffle"], device=every.places.device
@@ -70,15 +70,15 @@ class PPO(OnPolicyLearner[PPOConfig]):
 
         self.updates += 1
         metrics = self._diagnostics(epochs, ent_coef)
-        metrics |= explained(asides[: -(-len(every.places) // size)])  # of the first epoch
+        metrics |= means(asides[: -(-len(every.places) // size)])  # of the first epoch
         metrics["explained_variance"] = explained_variance(every.targets.old_value, every.targets.returns)
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
-    def _epoch(self, batches: list[Samples], ent_coef: float, asides: list[Tensor]) -> Outputs:
+    def _epoch(self, batches: list[Samples], ent_coef: float, asides: list[Beside]) -> Outputs:
         """One gradient step for each minibatch.
 
-        The losses of the expected rewards are appended to ``asides``.
+        What is learned beside the policy is appended to ``asides``.
         """
         eps, vf_coef, clip_vloss = self.config.clip_eps, self.config.vf_coef, self.config.clip_vloss
         seen: list[Outputs] = []
@@ -100,9 +100,9 @@ class PPO(OnPolicyLearner[PPOConfig]):
                     error = torch.maximum(error, (clipped_value - returns).square())
                 value_loss = 0.5 * error.mean()
                 loss = -surrogate - ent_coef * entropy.mean() + vf_coef * value_loss
-            if aside is not None:
-                asides.append(aside.detach())
-                loss = loss + aside
+            if aside is not None:  # what is learned beside the policy
+                asides.append(aside)
+                loss = loss + aside.loss
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()  # with the gradient scaled down to max_grad_norm

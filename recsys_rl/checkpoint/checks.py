@@ -36,8 +36,9 @@ def check(checkpoint: Checkpoint) -> None:
     config, interface = checkpoint.config, checkpoint.interface
     _check_sizes(config, interface, checkpoint.agent)
     encoder = config.model_config.encoder
-    if any(name.startswith("model.next_signals.") for name in checkpoint.agent):
-        raise Refused(f"holds a {encoder} of an earlier version, which expected signals", "train again")
+    expects = any(name.startswith("model.next_signals.") for name in checkpoint.agent)
+    if encoder == "transformer" and interface.signals and not expects:
+        raise Refused(f"holds a {encoder} of an earlier version, which expected no signals", "train again")
     towers, rewards = (f"model.head.{name}" for name in ("votes", "expected.scale"))
     if towers in checkpoint.agent and rewards not in checkpoint.agent:
         raise Refused(

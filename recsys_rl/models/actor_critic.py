@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from recsys_rl.functional import categorical
 from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
-from recsys_rl.models.expected import Average, Lessons
+from recsys_rl.models.expected import Average, Beside, Lessons
 from recsys_rl.models.fast import dense
-from recsys_rl.models.features import SplitFeatures, feature_parts
+from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
 from recsys_rl.models.heads import (
     DenseHead,
     Distribution,
@@ -25,6 +25,7 @@ from recsys_rl.models.heads import (
     ranked,
 )
 from recsys_rl.models.make_head import make_head
+from recsys_rl.models.next_signals import Entries, NextSignals, next_entries, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead, gate_names
 from recsys_rl.models.sequence import Encoder, Reader, make_encoder, summarise
@@ -42,8 +43,9 @@ class ActorCritic(nn.Module):
     """obs -> (distribution of the action, value (N,)).
 
     Actor and critic have separate hidden layers ``hidden_dims`` over the same inputs: the context and, if
-    observations have a history, the sums over it and the summary of an encoder that reads its order.
-    Two-tower head and scorer let the sums vote for items.
+    observations have a history, the sums over it and the summary of an encoder that reads its order. The
+    encoder also learns to expect the next signals. Two-tower head and scorer let the sums, and what is
+    expected, vote for items.
 
     A slate of ``slate_size`` items is drawn from one vector of logits, without repetition. Positions with
     different alternatives are drawn independently, and positions with fewer than A alternatives are padded
@@ -111,6 +113,8 @@ class ActorCritic(nn.Module):
             width -= (shapes.action_sizes[0] - 1) * shapes.candidates.candidate_features
         self.session: SessionSum | None = None
         self.encoder: Encoder | None = None
+        self.next_signals: NextSignals | None = None
+        self.signal_coef = config.signal_coef
         if not shapes.history_length:
             return width, num_blocks
         self.session = SessionSum(shapes.history_length, shapes.num_signals)
@@ -121,22 +125,24 @@ class ActorCritic(nn.Module):
         sizes_of_entry = num_item_features, shapes.num_signals, shapes.history_length
         encoder = make_encoder(config.encoder, *sizes_of_entry, self.profile, generator)
         self.encoder = encoder
+        if shapes.num_signals and encoder.expects_signals:
+            known = num_inputs + encoder.out_features
+            self.next_signals = NextSignals(known, num_item_features, shapes.num_signals, generator)
+            num_blocks += shapes.num_signals
         return width + encoder.out_features, num_blocks
 
     def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
         distribution, value, _ = self._evaluate(self.summarised(obs))
         return distribution, value
 
-    def learn(self, obs: Obs, lessons: Lessons | None) -> tuple[Distribution, Tensor, Tensor | None]:
-        """``forward`` of a minibatch, and the loss of the rewards expected from ``lessons`` (B).
+    def learn(self, obs: Obs, lessons: Lessons | None) -> tuple[Distribution, Tensor, Beside | None]:
+        """``forward`` of a minibatch, and the losses of what is learned beside it from ``lessons`` (B).
 
         An encoder reads the history once for both.
         """
-        distribution, value, asking = self._evaluate(self.summarised(obs))
-        if lessons is None:
-            return distribution, value, None
-        assert isinstance(self.head, TwoTowerHead) and asking is not None
-        return distribution, value, self.head.expected.loss(asking, self.items, *lessons)
+        obs = self.summarised(obs)
+        distribution, value, asking = self._evaluate(obs)
+        return distribution, value, None if lessons is None else self._beside(obs, lessons, asking)
 
     def _evaluate(self, obs: Obs) -> tuple[Distribution, Tensor, Tensor | None]:
         """Distribution, value (N,), and the query of the expected rewards, of ``summarised`` observations."""
@@ -191,14 +197,29 @@ class ActorCritic(nn.Module):
         return self.head.expected.query(inputs, blocks)
 
     def lessons(self, rollout: Rollout, average: Average = None) -> Lessons | None:
-        """What the steps of a rollout (B = T N) teach beside the policy; None if the head expects no reward.
+        """What the steps of a rollout (B = T N) teach beside the policy; None if nothing.
 
         ``average`` replaces a tensor in place by its mean over all processes of the run.
         """
-        if not isinstance(self.head, TwoTowerHead):
+        entries, rewards = None, None
+        if self.next_signals is not None:
+            entries = next_entries(rollout.obs, rollout.terminated | rollout.truncated)
+        if isinstance(self.head, TwoTowerHead):
+            rewards = self.head.expected.standardise(rollout.rewards, average).flatten()
+        if entries is None and rewards is None:
             return None
-        rewards = self.head.expected.standardise(rollout.rewards, average).flatten()
-        return Lessons(rollout.items.flatten(0, 1), rewards)
+        return Lessons(rollout.items.flatten(0, 1), rewards, entries)
+
+    def _beside(self, obs: Obs, lessons: Lessons, asking: Tensor | None) -> Beside:
+        loss, figures = torch.zeros_like(obs.context[0, 0]), {}
+        if lessons.entries is not None:
+            of_signals = self.signal_loss(obs, lessons.entries)
+            loss, figures["signal_loss"] = loss + self.signal_coef * of_signals, of_signals.detach()
+        if lessons.rewards is not None:
+            assert isinstance(self.head, TwoTowerHead) and asking is not None
+            of_rewards = self.head.expected.loss(asking, self.items, lessons.shown, lessons.rewards)
+            loss, figures["reward_r2"] = loss + of_rewards, 1 - of_rewards.detach()
+        return Beside(loss, figures)
 
     def reward_loss(self, obs: Obs, shown: Tensor, rewards: Tensor, average: Average = None) -> Tensor:
         """The loss of the rewards (B,) expected of the items ``shown`` (B, K); 0 if the head expects none."""
@@ -377,7 +398,8 @@ class ActorCritic(nn.Module):
         names_at = dict(zip(interface.starts, (name for name, _ in interface.context), strict=True))
         pieces = [names_at[span.start] for span in self.embeddings]
         decays = () if self.session is None else SessionSum.DECAYS
-        names = gate_names(pieces, interface.signals, decays, self.shapes.numbers)
+        expected = self.next_signals is not None
+        names = gate_names(pieces, interface.signals, decays, expected, self.shapes.numbers)
         if self.columns is not None:
             names += self.columns.names
         obs = self.summarised(obs)
@@ -418,6 +440,15 @@ class ActorCritic(nn.Module):
             return obs
         return replace(obs, summary=summarise(self.encoder, obs, self.items))
 
+    def signal_loss(self, obs: Obs, entries: Entries) -> Tensor:
+        """The loss of the signals that are expected for ``entries`` (B), of ``summarised`` observations (B).
+
+        Call it only if ``next_signals`` is not None. Returns: a scalar.
+        """
+        assert self.next_signals is not None and obs.summary is not None
+        expected = self.next_signals(self._inputs(obs), obs.summary)
+        return signal_loss(expected, features_of(self.items, entries.items), entries)
+
     def reader(self) -> Reader | None:
         """A new state of the encoder for users who act; None if there is nothing to keep."""
         if self.encoder is None:
@@ -426,15 +457,19 @@ class ActorCritic(nn.Module):
         return Reader(self.encoder, self.items, most)
 
     def _blocks(self, obs: Obs, sums: Tensor | None) -> list[Tensor]:
-        """Inputs in the space of item features, whose first columns are the item's embedding.
+        """Inputs in the space of item features, of ``summarised`` observations.
 
-        They are embeddings of the context (N, E, D) and the sums (N, number, F_i).
+        They are embeddings of the context (N, E, D), the sums (N, number, F_i) and, with an encoder, the
+        expected signals (N, S, F_i). The features of an item begin with its embedding.
         """
         blocks: list[Tensor] = []
         if self.embeddings:
             blocks.append(torch.stack([obs.context[:, span] for span in self.embeddings], 1))  # (N, E, D)
         if sums is not None:
             blocks.append(sums)
+        if self.next_signals is not None:
+            assert obs.summary is not None
+            blocks.append(self.next_signals(self._inputs(obs), obs.summary))
         return blocks
 
 

@@ -50,7 +50,7 @@ class Units:
 class DeepSets(nn.Module):
     """Adds up hidden units of the entries. Without an entry the summary is 0."""
 
-    products, reads_profile = False, True
+    products, reads_profile, expects_signals = False, True, False
     profile: slice | None = None
 
     def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from recsys_rl.models.encoders import Linear
 from recsys_rl.models.features import SplitFeatures
+from recsys_rl.models.next_signals import Entries
 from recsys_rl.models.towers import RATE, TwoTowers
 
 HIDDEN = 32
@@ -100,17 +101,33 @@ class Lessons(NamedTuple):
     """What B steps teach."""
 
     shown: Tensor  # (B, K) int64
-    rewards: Tensor  # (B,), standardised over the rollout
+    rewards: Tensor | None  # (B,), standardised over the rollout; None with a head that expects none
+    entries: Entries | None  # that the steps added to the history; None without a transformer
 
     def rows(self, index: Tensor) -> Lessons:
         """Copies of the rows ``index``."""
-        return Lessons(self.shown.index_select(0, index), self.rewards.index_select(0, index))
+        return Lessons(
+            self.shown.index_select(0, index),
+            None if self.rewards is None else self.rewards.index_select(0, index),
+            None if self.entries is None else self.entries.rows(index),
+        )
 
     def split(self, size: int) -> list[Lessons]:
         """Views of ``size`` rows each; the last may have fewer."""
-        return list(map(Lessons, self.shown.split(size), self.rewards.split(size)))
+        shown = self.shown.split(size)
+        rewards = [None] * len(shown) if self.rewards is None else self.rewards.split(size)
+        entries = [None] * len(shown) if self.entries is None else self.entries.split(size)
+        return [Lessons(*parts) for parts in zip(shown, rewards, entries, strict=True)]
 
 
-def explained(losses: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The metric of the losses of a rollout's minibatches: the share of the rewards' variance explained."""
-    return {"reward_r2": 1 - torch.stack([*losses]).detach().mean()} if losses else {}
+class Beside(NamedTuple):
+    """The losses of a minibatch's lessons."""
+
+    loss: Tensor  # their weighted sum, a scalar, which the learner adds to its own
+    figures: dict[str, Tensor]  # of the log, without a gradient
+
+
+def means(every: Sequence[Beside]) -> dict[str, Tensor]:
+    """The means of the figures over minibatches."""
+    names = every[0].figures if every else {}
+    return {name: torch.stack([beside.figures[name] for beside in every]).mean() for name in names}

@@ -2,8 +2,8 @@
 
 With f_i the features of an item (embedding e_i, tags g_i such as genres, then numbers and attributes by name,
 and the constant 1), x_b the inputs in the space of item features (profile, current or last item,
-recency-weighted sums of the history, alone and with each signal), h the hidden features of the user's side,
-and one gate for each product::
+recency-weighted sums of the history, alone and with each signal, signals that an encoder expects), h the
+hidden features of the user's side, and one gate for each product::
 
     score(s, i) = sum_b (gate_b(h) x_b[e] . e_i + gate'_b(h) x_b[g] . g_i) + sum_n gate_n(h) f_i[n]
     gate(h) = first + W h,   W = 0 at the start
@@ -110,17 +110,19 @@ def gate_names(
     pieces: Sequence[str],
     signals: Sequence[str],
     decays: Sequence[float],
+    expected: bool,
     numbers: Sequence[str] = NUMBERS,
 ) -> list[str]:
     """Names of the gates, in their order, such as "liked, decay 0.75".
 
     ``pieces`` are the inputs before the sums over the session. These are named by the ``decays`` that they
     start with, alone ("shown") and with each of the ``signals``; a session without a history has none.
+    ``expected``: the signals that an encoder expects follow, such as "liked, expected".
     ``numbers``: names of the columns of numbers.
     """
     words = [{0.0: "the last", 1.0: "all"}.get(decay, f"decay {decay:g}") for decay in decays]
     sums = [f"{of}, {word}" for of in ("shown", *signals) for word in words]
-    blocks = [*pieces, *sums]
+    blocks = [*pieces, *sums, *(f"{of}, expected" for of in signals if expected)]
     return [*blocks, *(f"{name} (tags)" for name in blocks), *numbers]
 
 

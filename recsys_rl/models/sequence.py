@@ -35,6 +35,8 @@ class Encoder(Protocol):
     """True if entries hold the products of features and signals."""
     profile: slice | None
     """The columns of the context with the profile, if entries hold its product with the item's embedding."""
+    expects_signals: bool
+    """True if it also learns to expect the next signals (next_signals.py)."""
 
     def start(self, n: int) -> State: ...
 

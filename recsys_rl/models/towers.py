@@ -22,7 +22,7 @@ class TwoTowers(nn.Module):
 
     So new items, masks and large catalogues need no new weights. With f_i the features of an item, h the
     hidden features of the user's side, and x_b the inputs in the space of item features (user, last item,
-    sums over the session)::
+    sums over the session, signals that an encoder expects)::
 
         item tower(f) = [f, relu(U f)]        query = [sum_b weight_b * x_b, 0] + W h
 

@@ -41,7 +41,7 @@ class Transformer(nn.Module):
     """Attends from the last entry to itself and the earlier ones. Without an entry the summary is 0."""
 
     parts: Tensor  # (heads, A): 1 where a number belongs to the head
-    products, reads_profile = True, False
+    products, reads_profile, expects_signals = True, False, True
     profile: slice | None = None
 
     def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:

@@ -142,9 +142,11 @@ def _check_used(config: Config) -> None:
     model, rollouts = config.model_config, config.algorithm.experience.rollouts
     changed = {name for name, value in vars(model).items() if value != getattr(ModelConfig, name)}
     history = config.platform.has_history(config.env_config)
+    idle = not (rollouts and model.encoder == "transformer")
     check_used(
         ("candidates", model.head == "dense" and model.candidates > 0, "the dense head scores all items"),
         ("encoder", "encoder" in changed and not history, f"{config.env} has no history"),
+        ("signal_coef", "signal_coef" in changed and idle, "only for a transformer of ppo or a2c"),
         ("explore_rate", "explore_rate" in changed and not model.candidates, "only with --candidates"),
         ("index", "index" in changed and not model.candidates, "only with --candidates"),
         *unused_objectives(config.train_config, rollouts),

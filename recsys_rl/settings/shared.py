@@ -69,10 +69,6 @@ class EnvConfig:
         return 2 * self.embedding_dim
 
 
-SIGNAL_COEF = 20.0
-"""A field of ModelConfig in earlier versions, which their files hold also where it had no effect."""
-
-
 @dataclass(frozen=True)
 class ModelConfig:
     """The networks."""
@@ -81,6 +77,8 @@ class ModelConfig:
     """Encoder of the session's history: mlp has recency-weighted sums alone; the others stand beside these
     sums. deep-sets adds up a small network of each item, without and with a cap, and the transformer reads
     the order."""
+    signal_coef: NonNegative = 20.0
+    """Weight of the loss by which the transformer learns to expect the next signals."""
     head: Literal["two-tower", "dense", "scorer", "gated"] = "two-tower"
     """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
     and learns the weight of each visible feature; gated first chooses the kind of the item (attribute `kind`)

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from recsys_rl.agents.a2c import A2C, A2CConfig
 from recsys_rl.agents.ppo import PPO, Outputs, PPOConfig
 from recsys_rl.experience.rollout import collect
+from recsys_rl.models.expected import Beside
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.models.policy import Samples
 from recsys_rl.settings.config import Config
@@ -124,7 +125,7 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
     assert isinstance(agent, PPO)
     made = 0
 
-    def epoch(batches: list[Samples], ent_coef: float, asides: list[torch.Tensor]) -> Outputs:
+    def epoch(batches: list[Samples], ent_coef: float, asides: list[Beside]) -> Outputs:
         nonlocal made
         made += 1
         nothing = torch.zeros(48)

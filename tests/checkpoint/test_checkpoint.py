@@ -26,7 +26,9 @@ from recsys_rl.agents.a2c import A2CConfig
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
 from recsys_rl.env.drift import DriftConfig
 from recsys_rl.settings.config import Config
+from recsys_rl.training.train import train
 from recsys_rl.types import Catalogue, Interface, Population, UserError, World, empty_world, genres_and_year
+from tests import small_runs
 from tests.doors import SATIATION, steps, train_in
 
 Facts = dict[str, Any]
@@ -688,12 +690,27 @@ def test_deep_sets_without_stocks(tmp_path: Path) -> None:
     assert "no stocks" in refusal(path)
 
 
-def test_encoder_that_expects_signals(path: Path) -> None:
-    """As of a version in which the transformer also learned from the signals; others of then are read."""
-    forge(path, lambda facts, _: facts["config"]["model_config"].update(signal_coef=20.0))
-    assert_equal(make_checkpoint(), load(path))
-    forge(path, lambda _, tensors: tensors.update({"agent.model.next_signals.layer.bias": torch.zeros(3)}))
-    assert "expected signals" in refusal(path)
+def test_encoder_that_expects_no_signals(tmp_path: Path) -> None:
+    """As of a version in which encoders learned from the return alone."""
+    config = small_runs.settings(
+        "a2c",
+        "satiation",
+        data_config={"num_users": 30},
+        env_config={"num_items": 20, "embedding_dim": 4, "max_episode_steps": 5},
+        agent_config={"num_envs": 4, "n_steps": 4},
+        model_config={"encoder": "transformer", "hidden_dims": [8]},
+        train_config={"total_timesteps": 16, "eval_interval": 0},
+    )
+    path = train(config, folder=tmp_path / "run", quiet=True)
+    forge(path, lambda facts, tensors: None)
+    assert load(path).config.model_config.encoder == "transformer"
+
+    def forget(_: Facts, tensors: Tensors) -> None:
+        for name in [name for name in tensors if "next_signals" in name]:
+            del tensors[name]
+
+    forge(path, forget)
+    refusal(path)
 
 
 FLOATS = (

@@ -99,7 +99,7 @@ def test_options_set_their_fields(algo: str, env: str, data: str) -> None:
             for name, value in fields.items() if isinstance(fields, dict) else ():
                 if name == "data" or option_alone != (name if name in ALONE else ""):
                     continue
-                if name == "encoder" and env != "satiation":
+                if name in ("encoder", "signal_coef") and env != "satiation":
                     continue
                 if base.model_config.head == "dense" and name in ("candidates", "explore_rate", "index"):
                     continue  # of the two-tower head alone

@@ -96,6 +96,7 @@ LINES = {
     "train --algo dqn --limit match<=0.1": "--limit",
     "train --algo dqn --novelty 0.1": "--novelty",
     "train --algo dqn --buffer-size 100 --learning-starts 999": "--learning-starts is 999",
+    "train --encoder transformer --env satiation --signal-coef 1 --algo dqn": "--signal-coef",
     "evaluate --max-users -1": "--max-users is -1",
     "evaluate --item-column x": "--item-column",
     "ope": "--log",

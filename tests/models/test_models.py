@@ -18,6 +18,7 @@ from recsys_rl.models.fast import dense
 from recsys_rl.models.fast.item_scores import by_torch, item_scores
 from recsys_rl.models.heads import DenseHead, TwoTowerHead
 from recsys_rl.models.item_columns import item_features
+from recsys_rl.models.next_signals import Entries
 from recsys_rl.models.shapes import Shapes
 from recsys_rl.models.towers import TOWER_SIZE, TwoTowers
 from recsys_rl.settings.shared import ModelConfig
@@ -93,6 +94,9 @@ def test_parameters_have_gradients(encoder: Any, head: Any) -> None:
         with torch.no_grad():  # else the logistic function of the expected reward is flat
             model.head.expected.towers.log_temperature.fill_(-5)
         loss = loss + model.reward_loss(obs, HISTORY[:, -1:].clamp_min(0), torch.arange(N).float())
+    if model.next_signals is not None:
+        entries = Entries(HISTORY[:, -1].clamp_min(0), torch.ones(N, 1), torch.ones(N) > 0)
+        loss = loss + model.signal_loss(obs, entries)
     loss.backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []

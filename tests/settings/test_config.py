@@ -140,6 +140,8 @@ def configs(draw: st.DrawFn) -> Config:
     model_config = draw(section_values(ModelConfig))
     if env != "satiation":  # the others show no history to read
         model_config = dataclasses.replace(model_config, encoder="mlp")
+    if model_config.encoder != "transformer":
+        model_config = dataclasses.replace(model_config, signal_coef=ModelConfig.signal_coef)
     if model_config.head == "dense" or not model_config.candidates:
         model_config = dataclasses.replace(model_config, candidates=0, explore_rate=0.25, index="auto")
     return Config(
@@ -287,6 +289,7 @@ NAMES_OF_SETTINGS = (
 )
 OF_MODEL = (
     "encoder",
+    "signal_coef",
     "head",
     "hidden_dims",
     "activation",
@@ -318,6 +321,7 @@ OF_DRIFT = ("num_items", "embedding_dim", "max_episode_steps", "reward_decay", "
         {"env": "satiation", "env_config": {"num_items": 19}},
         {"model_config": 3},
         {"env": "drift", "model_config": {"signal_coef": 1.0}},
+        {"env": "satiation", "model_config": {"signal_coef": 1.0}},
         [1],
         {"\n": 1},
         {"env": ["drift"]},

@@ -62,6 +62,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "learned": ("ppo", "learned", {}),
     "own-log": ("bc", "own-log", {}),
     "two-stage": ("ppo", "drift", {}),
+    "transformer": ("ppo", "satiation", {}),
     "limits": ("ppo", "drift", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
@@ -88,6 +89,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         base = overlay(base, {"model_config": {"candidates": 8}})
     if scenario == "limits":
         base = overlay(base, {"train_config": {"limit": ["match>=2"]}})
+    if scenario == "transformer":
+        base = overlay(base, {"model_config": {"encoder": "transformer"}})
     if scenario.startswith("long-video"):
         base = overlay(base, {"env_config": {"num_items": 60, "suggestions": 3, "max_episode_steps": 12}})
     if scenario == "long-video-lives":
@@ -341,6 +344,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),
     ("model_config", "encoder"): ("satiation", "transformer", weights),
+    ("model_config", "signal_coef"): ("transformer", 0.0, weights),
     ("model_config", "head"): ("drift", "dense", weights),
     ("model_config", "hidden_dims"): ("drift", [6, 5], weights),
     ("model_config", "activation"): ("drift", "elu", weights),
