@@ -343,7 +343,7 @@ def small(
 @pytest.mark.parametrize("head", ["two-tower", "dense", "scorer"])
 def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str) -> None:
     """20 steps of sessions of at most 7: values and log-probabilities, also across time limits."""
-    env, agent = small(name, patience_cost=0.25, head=head)
+    env, agent = small(name, patience_cost=0.22 if head == "scorer" else 0.25, head=head)
     watched, obs, ends = Watched(env), env.reset(), torch.zeros(2)
     for _ in range(2):
         del watched.successors[:]
