@@ -29,9 +29,9 @@ from tests.doors import PPO, SATIATION, steps, train_in
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two checkpoints of the same world, a log of the older one, and half of it."""
     root = tmp_path_factory.mktemp("versions")
-    for name, seed_steps in (("old", 6), ("new", 9)):
+    for name, seed_steps in (("old", 6), ("new", 10)):
         train_in(root / name, *SATIATION, *steps(seed_steps)).rename(root / f"{name}.pt")
-    words = ["--policy", "ppo", "--sessions", "300", "--users", "all", "--quiet"]
+    words = ["--policy", "ppo", "--sessions", "600", "--users", "all", "--quiet"]
     out = ["--out", str(root / "log.parquet")]
     assert main(["record", "--checkpoint", str(root / "old.pt"), *words, *out]) == 0
     log = read_decisions(root / "log.parquet")
@@ -53,12 +53,12 @@ def judged(folder: Path, *words: str, log: str = "log.parquet", code: int = 0) -
 
 
 def test_checkpoints_are_compared_with_each_other(folder: Path) -> None:
-    """With 300 sessions the weights are enough; of 150, at most 150 are effective, and the model answers."""
+    """With 600 sessions the weights are enough; of 150, at most 150 are effective, and the model answers."""
     new, old = str(folder / "new.pt"), str(folder / "old.pt")
     found = judged(folder, "--compare", new, old)
     rows = {(row["policy"], row["estimator"]): row for row in found["rows"]}
     assert {name for name, _ in rows} == {new, old}
-    assert rows[old, "wdr"]["ess"] == pytest.approx(300, rel=1e-5)  # it logged
+    assert rows[old, "wdr"]["ess"] == pytest.approx(600, rel=1e-5)  # it logged
     paired = rows[new, "wdr"]["value"] - rows[old, "wdr"]["value"]
     assert found["compare"]["value"] == pytest.approx(paired) and not found["compare"]["model"]
     assert found["about"]["checkpoint"] == new and found["verdict"] is None
