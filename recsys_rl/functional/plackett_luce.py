@@ -22,6 +22,8 @@ from recsys_rl.functional import categorical
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.compiled import kernels
 
+STEPS = 2**12  # of logits, by which items are ordered
+
 
 class PlackettLuce:
     """Slates (N, K), with one vector of logits per row."""
@@ -158,10 +160,14 @@ class _Terms(torch.autograd.Function):
 def by_rank(logits: Tensor, ratio: float) -> Tensor:
     """Logits (N, A) by the order of ``logits``: 1 / ``ratio`` of the weight of the next better item.
 
-    Equal items have equal weights, each as if it were the first of them.
+    Equal items have equal weights, each as if it were the first of them. Logits are compared in steps of
+    1 / STEPS: copies of an item, whose logits may differ by rounding, are equal. A row with NaN or infinity
+    becomes NaN.
     """
-    better = logits.shape[1] - torch.searchsorted(logits.sort(1).values, logits.contiguous(), right=True)
-    return (better * -math.log(ratio)).to(logits).masked_fill(logits == -torch.inf, -torch.inf)
+    steps = (logits * STEPS).round()
+    better = logits.shape[1] - torch.searchsorted(steps.sort(1).values, steps, right=True)
+    ranked = (better * -math.log(ratio)).to(logits).masked_fill(logits == -torch.inf, -torch.inf)
+    return ranked.masked_fill(~(logits < torch.inf).all(1, keepdim=True), torch.nan)
 
 
 def _too_large(slate_size: int, allowed: int) -> UserError:

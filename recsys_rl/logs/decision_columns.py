@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys_rl.data.tables.cells import Cells, tensor_of
 from recsys_rl.data.tables.findings import Finding, found, wrong
 from recsys_rl.data.tables.pieces import CONTEXT, seen_pieces
-from recsys_rl.data.tables.schema import COLUMNS, ROUNDING, STORED, Column, named, of_propensities
+from recsys_rl.data.tables.schema import BY_NAME, COLUMNS, ROUNDING, STORED, Column, named, of_propensities
 from recsys_rl.data.tables.times import format_in, seconds
 from recsys_rl.data.tables.values import id_text, lists_of, on
 from recsys_rl.errors import amount, listed, short
@@ -125,6 +125,11 @@ class Table(Cells):
     def signal_names(self, given: bool) -> tuple[str, ...]:
         """The columns signal.NAME, else that of rewards, which comes first if the user has ``given`` it."""
         names = tuple(named(self.frame.columns, "signal."))
+        if (reward := self.columns.get("reward")) in BY_NAME:
+            raise UserError(
+                f"{self.name}: a column {reward} has a meaning of its own in a log (docs/09_logs.md), so it "
+                "can't be the reward: give it another name."
+            )
         if given or (not names and "reward" in self.columns):
             return (self.columns["reward"],)
         if not names:

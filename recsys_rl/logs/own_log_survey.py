@@ -19,7 +19,7 @@ from torch import Tensor
 from recsys_rl.data.tables.findings import in_words, words_of
 from recsys_rl.data.tables.pieces import SeenPiece, context_columns, merged, seen_pieces
 from recsys_rl.data.tables.read import TableFile
-from recsys_rl.data.tables.schema import BY_NAME, columns_text
+from recsys_rl.data.tables.schema import columns_text
 from recsys_rl.data.tables.values import on, whole_number
 from recsys_rl.errors import UserError, listed, one_line, short
 from recsys_rl.logs.decision_columns import Table
@@ -158,11 +158,6 @@ def _of_file(files: LogFiles, table: TableFile, name: str, heldout: Heldout) -> 
     if "step" in read and "session" not in roles:
         raise UserError(f"{one_line(table.path)} has steps but no column of sessions: give --session-column.")
     names = Table(one_line(table.path), pl.DataFrame(schema=dict.fromkeys(table.names, pl.String)), roles)
-    if (reward := roles.get("reward")) in BY_NAME:
-        raise UserError(
-            f"{names.name}: a column {reward} has a meaning of its own in a log (docs/09_logs.md), so it "
-            "can't be the reward: give it another name."
-        )
     signals = names.signal_names(files.given.get("reward") is not None)
     check_signals(names.name, signals)
     shown = read.ids("item")

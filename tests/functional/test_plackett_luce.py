@@ -199,11 +199,20 @@ def test_place_logprobs_leave_out_the_items_above() -> None:
     assert terms.exp().tolist() == [pytest.approx([4 / 10, 3 / 6, 1 / 3], abs=1e-6)]
 
 
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_weights_by_rank_show_a_broken_row(broken: float) -> None:
+    found = by_rank(torch.tensor([[1.0, broken, OFF], [1.0, 2.0, OFF]]), 2.0)
+    assert bool(found[0].isnan().all())
+    assert_close(found[1], torch.tensor([-math.log(2.0), 0.0, OFF]))
+
+
 def test_weights_by_rank_by_hand() -> None:
     """Equal items share a place of the ranking, and items that may not be shown have none."""
     nothing = -torch.inf
     logits = torch.tensor([[0.3, 9.0, nothing, -4.0], [2.0, 1.0, 2.0, 0.0]])
     found = by_rank(logits, 2.0).exp()
     assert_close(found, torch.tensor([[1 / 2, 1.0, 0.0, 1 / 4], [1.0, 1 / 4, 1.0, 1 / 8]]))
+    rounded = logits + torch.tensor([0.0, 0.0, 1e-6, 0.0])
+    assert torch.equal(by_rank(rounded, 2.0), by_rank(logits, 2.0))
     order = torch.tensor([2, 0, 3, 1])
     assert torch.equal(by_rank(logits[:, order], 2.0), by_rank(logits, 2.0)[:, order])

@@ -105,6 +105,8 @@ def test_a_reward_of_a_name_with_another_meaning_is_refused(tmp_path: Path) -> N
     write_csv(tmp_path / "log.csv", ["user", "item", "stock"], rows)
     with pytest.raises(UserError, match=r"log.csv: a column stock"):
         load_log({"log": (str(tmp_path / "log.csv"),), "reward_column": "stock"})
+    with pytest.raises(UserError, match=r"log.csv: a column stock"):
+        read_table(tmp_path / "log.csv", {"reward": "stock"})
 
 
 def test_a_table_has_them_as_candidates(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def session_units(
         raise ValueError(f"weights {tuple(weight.shape)} don't fit {num_features} + {beside} numbers")
     if to_stocks.shape != (weight.shape[1], STOCKS) or first.shape != (STOCKS,):
         raise ValueError(f"{tuple(to_stocks.shape)} don't fit {weight.shape[1]} units and {STOCKS} stocks")
+    if profile is not None and profile.shape[1] > num_features:
+        raise ValueError(f"a profile of {profile.shape[1]} numbers doesn't fit items of {num_features}")
     table = torch.addmm(bias, items, weight[:num_features])  # (I, H)
     known = history, signals, items, None if profile is None else profile.contiguous()
     weights = table, weight[num_features:], to_stocks, first

@@ -115,8 +115,12 @@ def test_threads_change_nothing() -> None:
 
 def test_inputs_that_do_not_fit() -> None:
     encoder, obs, items = made(1, True)
-    assert obs.history is not None
+    assert obs.history is not None and obs.signals is not None
     with pytest.raises(IndexError):
         summarise(encoder, replace(obs, history=obs.history + 1), items)
     with pytest.raises(ValueError, match="don't fit"):
         summarise(encoder, obs, items[:, 1:].contiguous())
+    known = encoder.layer.weight, encoder.layer.bias, encoder.push.weight, encoder.push.bias
+    wide = torch.zeros(N, items.shape[1] + 1)
+    with pytest.raises(ValueError, match="doesn't fit"):
+        deep_sets.session_units(*known, obs.history, obs.signals, items, wide)
