@@ -24,6 +24,7 @@ from recsys_rl.serving.versions import Version
 from recsys_rl.serving.worker import Worker
 
 WAIT = 0.5  # seconds
+REST = 0.25  # seconds between two looks at a long record, so that requests get the processor
 
 
 class ItemCounts:
@@ -32,33 +33,58 @@ class ItemCounts:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.shown: Shown | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()  # of a change of ``shown`` and of its task
+        self._task: asyncio.Task[Exception | None] | None = None
 
     async def now(self) -> Shown:
-        """The counts, after WAIT at most. Raises the errors of reading the record."""
-        shared, shown = self.worker.shared, self.shown
-        version = shared.active.version
-        if shown is None or shown.champion != version.row.sha256:
-            await self.close()
-            shown = self.shown = Shown(shared.store.path, version, shared.settings.feedback_window)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._follow(shown))
-        task = self._task
+        """The counts, after WAIT at most.
+
+        Raises the errors of reading the record, also one that came after the last answer; the next request
+        reads on.
+        """
+        async with self._lock:
+            shared, shown = self.worker.shared, self.shown
+            version = shared.active.version
+            if shown is None or shown.champion != version.row.sha256:
+                await self._stop()
+                shown = self.shown = Shown(shared.store.path, version, shared.settings.feedback_window)
+            task = self._task
+            if task is None or (task.done() and _error_of(task) is None):
+                shown.all_read = False
+                task = self._task = asyncio.create_task(self._follow(shown))
         await asyncio.wait([task], timeout=WAIT)
-        if task.done():
-            task.result()
+        error = _error_of(task)
+        if error is not None:
+            if self._task is task:
+                self._task = None
+            raise error
         return shown
 
     async def close(self) -> None:
         """Read no more."""
+        async with self._lock:
+            await self._stop()
+
+    async def _stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._task = None
 
-    async def _follow(self, shown: Shown) -> None:
-        moment: Moment = await self.worker.submit(ReadMoment())
-        while await asyncio.to_thread(shown.read, moment):
-            pass
+    async def _follow(self, shown: Shown) -> Exception | None:
+        """Read until all is read, or until an error, which is the result."""
+        try:
+            moment: Moment = await self.worker.submit(ReadMoment())
+            while await asyncio.to_thread(shown.read, moment):
+                await asyncio.sleep(REST)
+        except Exception as error:
+            return error
+        return None
+
+
+def _error_of(task: asyncio.Task[Exception | None]) -> Exception | None:
+    """The error with which a task has ended; None of one that runs, or was cancelled."""
+    return task.result() if task.done() and not task.cancelled() else None
 
 
 class Shown:
@@ -87,11 +113,15 @@ class Shown:
                 self.rewards[row] += reward
 
 
+def _rows_of(version: Version, id_: str) -> list[int]:
+    return [row for row, known in enumerate(version.item_ids) if known == id_]
+
+
 async def item_report(id_: str, counts: ItemCounts) -> ItemReport:
     """The answer. Raises Problem for an item that never was there."""
     worker = counts.worker
     version = worker.shared.active.version
-    rows = [row for row, known in enumerate(version.item_ids) if known == id_]
+    rows = await asyncio.to_thread(_rows_of, version, id_)
     if not rows:
         raise Problem(404, "unknown-item", "There never was an item with this id.")
     changes: list[ItemChange] = []

@@ -6,6 +6,7 @@ They are read from snapshots, in another thread than the requests.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 
 from recsys_rl.serving.jobs import Moment
@@ -15,7 +16,8 @@ from recsys_rl.serving.session_state import SessionState
 
 BATCH = 500  # sessions that are read at once
 MOST = 2_000
-"""Sessions that are read at one look: after a start on a long record nobody waits for all of them."""
+"""Sessions that are found at one look, and that are read: after a start on a long record nobody waits for
+all of them, and few of them are in memory."""
 Take = Callable[[Sequence[int], Sequence[SessionState]], None]
 """Gets the numbers of sessions that are erased or damaged, and the sessions that have matured."""
 
@@ -25,22 +27,26 @@ class Maturing:
 
     def __init__(self, outcomes: Outcomes, above: int, window: float) -> None:
         """``window``: seconds that a session needs at least to mature."""
-        self.outcomes, self.above, self.window = outcomes, above, window
+        self.outcomes, self.window = outcomes, window
         self.scanned = above  # sessions up to this number are known
+        self.since = -math.inf  # the others began after this moment; those of the past can have matured
+        self.more = False  # the latest look left some of the others
         self.due = list[tuple[float, int]]()  # a heap: when each may have matured, and its number
 
     def scan(self, store: Snapshot, moment: Moment) -> list[int]:
-        """Find the sessions that have begun since, and return their numbers. Raises Damaged."""
-        fresh = store.sessions(self.scanned, moment.floor)
-        # Those that began a moment ago can't have matured; after a start they can.
-        due = moment.now + (0 if self.scanned == self.above else self.window)
+        """Find the next sessions, up to MOST, and return their numbers, ascending. Raises Damaged."""
+        fresh = store.sessions(self.scanned, moment.floor, MOST)
         for number in fresh:
-            heapq.heappush(self.due, (due, number))
-        self.scanned = max(self.scanned, moment.floor - 1)
+            heapq.heappush(self.due, (self.since + self.window, number))
+        self.more = len(fresh) == MOST
+        if self.more:
+            self.scanned = fresh[-1]
+        else:
+            self.scanned, self.since = max(self.scanned, moment.floor - 1), moment.now
         return fresh
 
     def read(self, store: Snapshot, now: float, take: Take) -> bool:
-        """Read up to MOST sessions that are due. Returns True if some are left that are due, too.
+        """Read up to MOST sessions that are due. Returns True if some are left that are due, or to be found.
 
         Raises Damaged if the record can't be read: the next call goes on where this one was.
         """
@@ -54,7 +60,7 @@ class Maturing:
         finally:
             for unread in due:
                 heapq.heappush(self.due, unread)
-        return bool(self.due) and self.due[0][0] <= now
+        return self.more or (bool(self.due) and self.due[0][0] <= now)
 
     def _read(self, store: Snapshot, numbers: list[int], now: float, take: Take) -> None:
         """Hand on those that have matured, and look at the others later."""

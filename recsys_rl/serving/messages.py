@@ -263,7 +263,8 @@ class ItemReport(Struct, frozen=True):
     """Of the steps that showed it, by the weights of the champion; of a slate all its places together. null:
     it was not shown."""
     all_read: bool
-    """False: the server is still counting after its start, so that both are of the earlier sessions."""
+    """False: the server is still counting, after its start or with a new champion, so that both are of the
+    earlier sessions."""
 
 
 FeatureValue = float | str | list[float | str] | None

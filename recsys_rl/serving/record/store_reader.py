@@ -258,10 +258,13 @@ class StoreReader:
             raise Damaged(f"person {person}")
         return str(row[0])
 
-    def sessions(self, above: int = 0, below: int = (1 << 63) - 1) -> list[int]:
-        """The numbers of the sessions between these, of all by default; ascending. Raises Damaged."""
-        query = "SELECT number FROM sessions WHERE number > ? AND number < ? ORDER BY number"
-        return [number for (number,) in self._read(query, (above, below))]
+    def sessions(self, above: int = 0, below: int = (1 << 63) - 1, most: int = -1) -> list[int]:
+        """The numbers of the sessions between these, of all by default; ascending. Raises Damaged.
+
+        ``most``: only the first ones, so many; -1: all.
+        """
+        query = "SELECT number FROM sessions WHERE number > ? AND number < ? ORDER BY number LIMIT ?"
+        return [number for (number,) in self._read(query, (above, below, most))]
 
     def latest_sessions(self, below: int, most: int, person: int | None = None) -> list[int]:
         """The last sessions with lower numbers, of all people or of one; ascending. Raises Damaged."""
