@@ -122,22 +122,37 @@ def text(results: Path) -> str:
         of_log = [row for row in rows if tuple(row[key] for key in KEYS[:4]) == log]
         found = {name: _values(of_log, name, name == "logger") for name in policies}
         drawn = _values(of_log, "direct", True)
-        more = interval(torch.tensor(found["direct"]) - torch.tensor(found["two towers"]))
         items, decisions, logger, features = log
         by = "vectors" if features == "True" else "ids"
-        cells = [f"{sum(values) / len(values):.3f}" for values in (*found.values(), drawn)]
-        gain = f"{more.mean:+.3f} ± {more.high - more.mean:.3f}" if len(drawn) > 2 else f"{more.mean:+.3f}"
+        cells = [f"{sum(values) / len(values):.3f}" if values else "" for values in (*found.values(), drawn)]
+        gain = _gain(of_log)
         body.append([f"{int(items):,}", f"{int(decisions):,}", logger, by, *cells, gain])
     head = ["items", "decisions", "logger", "known by"]
     head += [f"**{policy}**" if policy in LEARNERS else policy for policy in policies]
     head += ["**direct**, drawn", "direct minus two towers"]
-    seeds = ", ".join(sorted({row["seed"] for row in rows}))
+    seeds = sorted({int(row["seed"]) for row in rows})
+    given = ",".join(map(str, seeds))
     return (
         f"{newest.table(head, body)}\n\n"
         "True rate of clicks of the best items in other contexts (`logger` and *drawn*: of the draws);\n"
-        f"seeds {seeds}, each a world of its own; the last column is paired, with half a 95 % interval;\n"
-        f"`python -m benchmarks.many_items`, {newest.origin(rows)}."
+        f"seeds {given.replace(',', ', ')}, each a world of its own; "
+        "the last column is paired, with half a 95 % interval;\n"
+        f"`python -m benchmarks.many_items --seeds {given}`, {newest.origin(rows)}."
     )
+
+
+def _gain(rows: Sequence[newest.Row]) -> str:
+    """The mean difference, direct minus two towers, over the seeds that have both; "" without one."""
+    ours, theirs = (
+        {row["seed"]: float(row["greedy"]) for row in rows if row["policy"] == policy}
+        for policy in ("direct", "two towers")
+    )
+    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    if not differences:
+        return ""
+    more = interval(torch.tensor(differences))
+    half = f" ± {more.high - more.mean:.3f}" if len(differences) > 2 else ""
+    return f"{more.mean:+.3f}{half}"
 
 
 def _values(rows: Sequence[newest.Row], policy: str, drawn: bool) -> list[float]:

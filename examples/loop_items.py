@@ -10,8 +10,8 @@ one of them the shop posts its whole stock before each round (`recsys-rl items s
 come and the 24 oldest go before round 2, and 10 before each later one. The other one gets the withdrawals
 alone. After each round both learn from what they recorded (`recsys-rl retrain`), and of the candidates that
 the gate lets through the best one serves from then on. The value of a policy is the true share of clicks
-that it earns from all people, of the items that its server has; the best possible is that of who shows each
-person the item with the highest rate.
+that it earns from all people, of the items that its server has; the best possible is the value of a policy
+that shows each person the item with the highest rate.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def value(checkpoint: Path, items: Sequence[Thing], now: int) -> float:
 
 
 def best_possible(items: Sequence[Thing], now: int) -> float:
-    """The share of clicks of who knows each person and item."""
+    """The value of a policy that shows each person the item with the highest rate."""
     return sum(max(item.rate(taste, now) for item in items) for taste in BRANDS) / len(BRANDS)
 
 

@@ -23,8 +23,9 @@ from recsys_rl.types import Action, Interface, Obs, Rollout, Transitions
 
 CHANCE = 0.08
 """Share of the draws in which the policy of a team's own log shows all possible items nearly alike, so that
-its record can judge and teach other policies. It is the smallest of .02, .04 .. .1 with which the expected
-largest weight of the policy that had logged is below 50 on such a record (docs/11_offline.md)."""
+its record can judge and teach other policies; of lists of K places CHANCE / (1 + 1/2 + ... + 1/K). It is the
+smallest of .02, .04 .. .1 with which the expected largest weight of the policy that had logged is below 50 on
+such a record (docs/11_offline.md)."""
 
 C = TypeVar("C", bound=AgentConfig)
 P = TypeVar("P", bound=OnPolicyConfig)

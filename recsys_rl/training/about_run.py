@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from recsys_rl.data.bias import share_of
+from recsys_rl.data.tables.columns import log_name
 from recsys_rl.data.world_check import about_check
 from recsys_rl.errors import amount, one_line
 from recsys_rl.functional.compiled import kernels
@@ -76,7 +77,7 @@ def _about_data(run: Run) -> str:
         brought = run.config.platform.brought(run.config)
         paths = getattr(run.config.agent_config, "log", None) or (catalogue.source,)
         names = " + ".join(
-            one_line(Path(path).name) for path in ([paths] if isinstance(paths, str) else paths)
+            one_line(Path(log_name(path)).name) for path in ([paths] if isinstance(paths, str) else paths)
         )
         data = f"data: {names}; {getattr(run.experience, 'sides', '')}"
         return data if brought is None else "\n".join(filter(None, [data, brought.note]))

@@ -39,14 +39,24 @@ def test_table(tmp_path: Path) -> None:
         for name in many_items.POLICIES
         for seed, value in enumerate((0.5, 0.6, 0.7) if name == "direct" else (0.4, 0.4, 0.4))
     ]
+    others = ("direct", many_items.VW)  # not measured on the other log
+    rows += [row | {"logger": "sharp"} for row in rows if row["policy"] not in others]
     with (tmp_path / "many_items.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    cells = [cell.strip() for cell in many_items.text(tmp_path).splitlines()[2].split("|")]
+    lines = many_items.text(tmp_path).splitlines()
+    cells, lacking = ([cell.strip() for cell in line.split("|")] for line in lines[2:4])
     assert cells[1:6] == ["500", "100", "mild", "vectors", "0.400"] and cells[6] == "0.200"
     # paired: t(2) s / sqrt(3) = 4.303 x .1 / 1.732 = .248
     assert cells[12] == "0.600" and cells[-3:-1] == ["0.300", "+0.200 ± 0.248"]
+    assert lacking[3] == "sharp" and [at for at, cell in enumerate(lacking[1:-1], 1) if not cell] == [
+        11,  # Vowpal Wabbit
+        12,  # direct, its draws, and what it earns more
+        16,
+        17,
+    ]
+    assert "--seeds 0,1,2`" in lines[-1]
 
 
 @pytest.mark.proof

@@ -64,7 +64,9 @@ def test_table_comes_from_the_rows(tmp_path: Path) -> None:
         for logged, way in (("places", 0.8 + 0.1 * seed), ("sum", 0.2)):
             for policy in own_log_lists.LEARNERS:
                 row = {"policy": policy, "logged": logged, "clicks": 1.8, "way": way, "drawn": 0.9}
-                rows.append(here | row | {"estimate_low": 0.8 + 0.2 * seed, "estimate_high": 1.1})
+                rows.append(
+                    here | row | {"estimate": 0.9, "estimate_low": 0.8 + 0.2 * seed, "estimate_high": 1.1}
+                )
     with (tmp_path / "own_log_lists.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[-1]))
         writer.writeheader()

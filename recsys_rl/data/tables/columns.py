@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import Literal
@@ -11,11 +12,12 @@ from recsys_rl.data.tables.clean import Missing
 FRAMES = "recsys-rl-frame-"
 """The beginning of the name of a folder with temporary files of data frames (frames.py)."""
 A_FRAME = "the data frame"
+_OF_FRAME = re.compile(r"frame-[0-9a-f]{16}\.parquet")  # the name of such a file, in a run's cache too
 
 
 def log_name(path: str) -> str:
     """The path of a log for people: a data frame has none."""
-    return A_FRAME if PurePath(path).parent.name.startswith(FRAMES) else path
+    return A_FRAME if _OF_FRAME.fullmatch(PurePath(path).name) else path
 
 
 @dataclass(frozen=True, kw_only=True)

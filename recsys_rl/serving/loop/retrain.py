@@ -41,7 +41,7 @@ from recsys_rl.utils.files import sha256_of, write_bytes
 from recsys_rl.utils.progress import announce
 
 MOST_UNKNOWN = 0.05
-"""Share of a place's items with texts that the champion does not know, above which a round says so."""
+"""Share of a place's items with texts that only new encodings would know, above which a round says so."""
 
 
 @dataclass(frozen=True)
@@ -227,14 +227,15 @@ def _candidate(
 
 
 def _unknown_part(share: float, learners: Sequence[Learner]) -> str:
-    """A sentence if many items of the place have texts that the champion does not know; "" if not."""
+    """A sentence if many items of the place have texts that only new encodings would know; "" if not."""
     if share <= MOST_UNKNOWN:
         return ""
     mend = "train a policy without --checkpoint, which makes new encodings"
     if ANEW in learners:
         mend = "one candidate more learns from nothing, with new encodings"
     return (
-        f"{share:.0%} of the items have texts that the champion does not know, and takes for other: {mend}."
+        f"{share:.0%} of the items have texts that the champion takes for other, and new encodings would "
+        f"know: {mend}."
     )
 
 

@@ -39,7 +39,7 @@ class Round:
     since: int  # the interval of the record that is new; it learns from all intervals so far
     until: int
     candidates: tuple[str, ...] = ()  # their SHA-256; () until all are learned
-    unknown: float = 0.0  # share of the items of then with texts that the champion does not know
+    unknown: float = 0.0  # share of the items of then with texts that only new encodings would know
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.stock import find_encoding
-from recsys_rl.data.tables.item_encoding import items_of
+from recsys_rl.data.tables.item_encoding import fitted, items_of
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.items_of_log import over_log
@@ -88,7 +88,7 @@ class Sides(NamedTuple):
     lacking: str  # a sentence; "" for a log with chance in it
     nothing: bool = False  # it can teach nothing at all
     unjudged: str = ""  # a sentence if no model of users can judge what is learned from these sessions
-    unknown: float = 0.0  # share of a place's items of now with texts that the checkpoint does not know
+    unknown: float = 0.0  # share of a place's items of now with texts that only new encodings would know
 
 
 def survey(
@@ -150,9 +150,13 @@ def heldout_log(log: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Sides, De
 
 
 def _unknown(laid: Checkpoint) -> float:
-    """The share of a place's items of now with texts that the policy over them takes for *other*."""
+    """The share of a place's items of now with texts that are *other* to the policy over them.
+
+    Less the share with texts that are *other* to new encodings as well, as the rare ones of many are.
+    """
     encoding = find_encoding(laid)
     if encoding is None:
         return 0.0
-    live = [item.features for item in items_of(laid.catalogue) if item.live]
-    return encoding.unknown(live) / max(1, len(live))
+    live = [item for item in items_of(laid.catalogue) if item.live]
+    rows, (best, _) = [item.features for item in live], fitted(live)
+    return max(0, encoding.unknown(rows) - best.unknown(rows)) / max(1, len(rows))

@@ -109,6 +109,14 @@ def test_train_learns_the_same(runs: tuple[pl.DataFrame, str, list[Path]]) -> No
     assert pl.read_parquet(kept).equals(frame)
 
 
+def test_train_names_the_data_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    recsys_rl.train(algo="bc", log=decisions(600), folder=tmp_path / "run", **SHORT)
+    assert "data: the data frame;" in capsys.readouterr().err
+
+
 def test_ope_gives_the_same_table(runs: tuple[pl.DataFrame, str, list[Path]]) -> None:
     frame, file, (checkpoint, _) = runs
     mine, theirs = (recsys_rl.ope(log=log, checkpoint=checkpoint, world=False) for log in (frame, file))

@@ -18,8 +18,9 @@ import torch
 
 from recsys_rl.checkpoint import load, save
 from recsys_rl.checkpoint.home import load_at_home
-from recsys_rl.checkpoint.stock import encoding_of
+from recsys_rl.checkpoint.stock import encoding_of, over
 from recsys_rl.cli import main
+from recsys_rl.data.tables.item_encoding import StockItem, items_of
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope.part import heldout_of
 from recsys_rl.logs.parts import PART, read_decisions
@@ -287,6 +288,21 @@ def test_new_encodings_are_for_single_decisions_and_many_unknown_texts(tmp_path:
     of_sessions = policy(tmp_path / "2.pt", sessions(tmp_path / "log.csv"), "reinforce", weights=weights)
     cases = [(of, unknown) for of in (one, load(of_sessions)) for unknown in (False, True)]
     assert [len(learners.learners_of(*case)) for case in cases] == [2, 3, 2, 2]
+
+
+@pytest.mark.parametrize(("number", "unknown"), [(0, 0), (20, 10 / 620), (200, 190 / 800)])
+def test_texts_that_new_encodings_would_leave_out_are_no_reason_for_them(
+    tmp_path: Path, number: int, unknown: float
+) -> None:
+    """600 items have 120 brands, of which 50 have a code. Those that come later have two others."""
+    brands = [[f"i{at}", f"b{at % 120:03d}"] for at in range(600)]
+    items = write_csv(tmp_path / "items.csv", ["item", "brand"], brands)
+    log = clicks(tmp_path / "log.csv", items=600)
+    checkpoint = load(policy(tmp_path / "p.pt", log, "reinforce", items=str(items)))
+    new = [StockItem(f"n{at}", "", {"brand": f"new {at % 2}"}) for at in range(number)]
+    found = survey(log, over(checkpoint, [*items_of(checkpoint.catalogue), *new])).unknown
+    named = [of.name for of in learners.learners_of(checkpoint, found > turns.MOST_UNKNOWN)]
+    assert found == pytest.approx(unknown) and ("bc-anew" in named) == (number == 200)
 
 
 @pytest.mark.proof
