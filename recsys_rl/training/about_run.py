@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from recsys_rl.data.bias import share_of
-from recsys_rl.data.tables.columns import log_name
 from recsys_rl.data.world_check import about_check
 from recsys_rl.errors import amount, one_line
 from recsys_rl.functional.compiled import kernels
@@ -74,6 +73,8 @@ def _about_data(run: Run) -> str:
     if run.world.is_empty:
         return ""
     if not run.config.platform.simulates:
+        from recsys_rl.data.tables.columns import log_name  # polars
+
         brought = run.config.platform.brought(run.config)
         paths = getattr(run.config.agent_config, "log", None) or (catalogue.source,)
         names = " + ".join(
