@@ -33,7 +33,7 @@ from recsys_rl.models.fast.kept import Kept
 from recsys_rl.models.towers import RATE
 from recsys_rl.types import tree_map
 
-STOCKS = 8
+STOCKS = 8  # compiled/deep_sets.c has the number, too
 LOUD = 4.0  # hidden layers learn sooner from larger numbers, and stocks are few
 FIRST_GAIN = 0.2 / RATE  # of V: a dozen first entries don't fill a stock
 FIRST_KEEP = (1.5, 6.0)  # logits of the first and the last stock's keep: .82 and .998

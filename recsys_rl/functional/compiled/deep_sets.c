@@ -1,5 +1,6 @@
 /* The hidden units of a session's entries, their sum and their pushes, forwards and backwards:
- * models/fast/deep_sets.py says what is computed. Torch copies the features of all entries first, and multiplies each by the weights. */
+ * models/fast/deep_sets.py says what is computed. Torch copies the features of all entries first, and multiplies
+ * each by the weights. */
 #include "kernels.h"
 
 #define UNITS 16 /* taken together; their number is a multiple of this one */
@@ -56,8 +57,8 @@ VECTORISED static void sum_units(const float *table, const int64_t *history, con
  * (rows, length, STOCKS), 0 where no item is. Returns 1 where an item is outside. */
 int deep_sets(const float *table, int64_t items, int64_t size, const int64_t *history, const float *signals,
               int64_t rows, int64_t length, int64_t num_signals, const float *weights, const float *to_stocks,
-              const float *first, const float *profiles, int64_t dims, const float *features, int64_t num_features, int threads,
-              float *beside, float *sums, float *pushes) {
+              const float *first, const float *profiles, int64_t dims, const float *features, int64_t num_features,
+              int threads, float *beside, float *sums, float *pushes) {
     int64_t number = num_signals + (profiles != NULL);
     if (!all_within(history, rows * length, -1, items)) return 1;
 #pragma omp parallel for num_threads(threads) if (threads > 1)

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
+from recsys_rl.models.deep_sets import STOCKS
 
-UNITS, STOCKS = 16, 8  # as in compiled/deep_sets.c: units taken together, and pushes of an entry
+UNITS = 16  # compiled/deep_sets.c takes so many together
 
 
 def serves(weight: Tensor, history: Tensor, signals: Tensor, items: Tensor, profile: Tensor | None) -> bool:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.models.deep_sets import DeepSets
+from recsys_rl.models.deep_sets import STOCKS, DeepSets
 from recsys_rl.models.fast import deep_sets
-from recsys_rl.models.fast.deep_sets import STOCKS
 from recsys_rl.models.sequence import make_encoder, summarise
 from recsys_rl.types import Obs
 
