@@ -15,7 +15,6 @@ CASES = {
 }
 PROMISES = {
     "student-t": "Student's t",
-    "bernstein": "Bernstein",
     "model": "none",
     "clip": "none",
     "cluster": "none",

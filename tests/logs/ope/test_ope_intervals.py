@@ -18,7 +18,6 @@ from recsys_rl.logs.ope.compare import recommend
 from recsys_rl.logs.ope.diagnostics import (
     MOST_MOVE,
     WeightReport,
-    bernstein,
     bootstrap,
     calibration,
     effective_sample_size,
@@ -74,16 +73,6 @@ def test_bootstrap_resamples_whole_users() -> None:
 
     bootstrap(estimate, 5, torch.Generator().manual_seed(0), users, resamples=50)
     assert set(seen) == {(0, 0, 2, 2), (0, 1, 2, 3, 4), (1, 1, 3, 3, 4, 4)}
-
-
-def test_bernstein_interval_by_hand_and_wider_than_the_t_interval() -> None:
-    terms = torch.tensor([0.0, 1.0] * 200, dtype=F64)
-    half = math.sqrt(2 * float(terms.var()) * math.log(80) / 400) + 7 * 2 * math.log(80) / (3 * 399)
-    assert bernstein(terms, 0, 2) == pytest.approx((0.5 - half, 0.5 + half))
-    low, high = student_t(terms)
-    assert 0.5 - half < low < high < 0.5 + half
-    with pytest.raises(UserError):
-        bernstein(terms, 0, 0.9)
 
 
 def test_one_user_is_refused() -> None:
