@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.harness.turns import Row
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
-from recsys_rl.logs.ope.clipping import by_error, by_slope
+from recsys_rl.logs.ope.clipping import by_error
 from recsys_rl.logs.ope.clusters import by_cluster, k_means
 from recsys_rl.logs.ope.diagnostics import student_t, weigh
 from recsys_rl.logs.ope.estimators import CLUSTERS, ESTIMATORS, Evidence, met
@@ -219,7 +219,7 @@ def played(simulator: Simulator, case: Case, logs: int, sessions: int, seed: int
 
 def promise(name: str) -> str:
     """The kind of the interval of an estimator of ``intervals``, as `recsys-rl ope` has it."""
-    estimator = ESTIMATORS[name.split(",")[0]]
+    estimator = ESTIMATORS[name]
     if estimator.clip is not None:
         return "clip"
     if CLUSTERS in estimator.needs:
@@ -228,10 +228,7 @@ def promise(name: str) -> str:
 
 
 def intervals(log: Logged, generator: torch.Generator) -> dict[str, tuple[float, float]]:
-    """The interval of each estimator.
-
-    The clip of an estimator is chosen on the log, by its error or by SLOPE.
-    """
+    """The interval of each estimator; its clip is chosen on the log."""
     sessions, by_name = estimates(log, generator), {}
     for name, estimator in ESTIMATORS.items():
         if not met(sessions).issuperset(estimator.needs):
@@ -240,5 +237,4 @@ def intervals(log: Logged, generator: torch.Generator) -> dict[str, tuple[float,
             by_name[name] = student_t(estimator.score(sessions))
         else:
             by_name[name] = student_t(estimator.clipped(sessions, by_error(estimator, sessions)))
-            by_name[f"{name}, slope"] = student_t(estimator.clipped(sessions, by_slope(estimator, sessions)))
     return by_name

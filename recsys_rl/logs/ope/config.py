@@ -77,8 +77,6 @@ class OpeConfig(DecisionFile):
     draws: Count = 8
     """Actions drawn from the policy for each row, over which its values are averaged. Without effect for
     single items if rows times items is at most 1,000,000: there the average is over every item, exact."""
-    clip: Literal["error", "slope"] = "error"
-    """Choice of the clip c of weights: by estimated mean squared error, or by SLOPE."""
     clusters: Annotated[int, Range(2, 10**6)] | None = None
     """Clusters of items for mips and offcem, by k-means of the embeddings (default: the square root of the
     number of items)."""

@@ -42,12 +42,11 @@ from recsys_rl.types import UserError
 
 @dataclass(frozen=True)
 class Intervals:
-    """The kind and the settings of intervals, and the choice of clips."""
+    """The kind and the settings of intervals."""
 
     kind: Literal["student-t", "bootstrap"] = "student-t"
     level: float = 0.95
     seed: int = 0  # of bootstrap
-    clip: Literal["error", "slope"] = "error"  # by estimated squared error, or by SLOPE
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _row(
 ) -> tuple[Estimate, Tensor]:
     evaluate, clip = estimator.score, None
     if estimator.clip is not None:
-        clip = (clipping.by_slope if how.clip == "slope" else clipping.by_error)(estimator, log, users)
+        clip = clipping.by_error(estimator, log, users)
         evaluate = _with_clip(estimator, clip)
     terms, needs = evaluate(log), estimator.needs
     residuals = _weighed(log, estimator) @ log.discounts  # (N,)

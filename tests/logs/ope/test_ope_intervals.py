@@ -13,7 +13,7 @@ from scipy import stats
 
 from benchmarks.harness.evidence import of_decisions
 from recsys_rl.errors import UserError
-from recsys_rl.logs.ope.clipping import by_error, by_slope
+from recsys_rl.logs.ope.clipping import by_error
 from recsys_rl.logs.ope.compare import recommend
 from recsys_rl.logs.ope.diagnostics import (
     MOST_MOVE,
@@ -22,7 +22,6 @@ from recsys_rl.logs.ope.diagnostics import (
     calibration,
     effective_sample_size,
     pareto_k,
-    standard_error,
     student_t,
     unsupported_mass,
     user_terms,
@@ -108,25 +107,10 @@ def test_clip_by_error_halves_the_error_where_hardly_anything_overlaps() -> None
     assert errors["chosen"] < 0.5 * errors["unclipped"]
 
 
-def test_both_choices_leave_weights_alone_that_need_no_clip() -> None:
+def test_weights_that_need_no_clip_are_left_alone() -> None:
     log = of_decisions(torch.ones(50).double(), torch.rand(50).double())
     assert by_error(CLIPPED, log) == GRID[-1] == INFINITE
     assert by_error(ESTIMATORS["sg"], log) == 0.0
-    assert by_slope(CLIPPED, log) == 1.0  # all estimates agree: the most biased is as good
-    heavy = of_decisions(torch.full((500,), 3.0).double(), torch.ones(500).double())
-    assert by_slope(CLIPPED, heavy) == 5.0  # a smaller one would differ for sure
-
-
-@pytest.mark.parametrize(("share", "chosen"), [(0.99, INFINITE), (1.01, 1.0)])
-def test_slope_stops_where_two_estimates_differ_by_more_than_their_widths_allow(
-    share: float, chosen: float
-) -> None:
-    """|theta_i - theta_j| against width_i + (sqrt 6 - 1) width_j: Su et al. 2020, section 3."""
-    log, _ = overlap(3, 1.0)
-    i, j = CLIPPED.clipped(log, 1.0), CLIPPED.score(log)
-    gap = abs(float(i.mean() - j.mean()))
-    allowed = float(standard_error(i)) + 1.449489742783178 * float(standard_error(j))
-    assert by_slope(CLIPPED, log, None, (1.0, INFINITE), spread=share * gap / allowed) == chosen
 
 
 def test_effective_sample_size_and_lost_mass_by_hand() -> None:

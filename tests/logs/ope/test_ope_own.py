@@ -224,15 +224,6 @@ def test_new_estimator_is_one_entry(
     assert "of-slates" in missing["estimators"] and "half" in capsys.readouterr().out
 
 
-def test_clip_by_slope_and_by_error_differ(files: tuple[Path, Path], tmp_path: Path) -> None:
-    log, mine = files
-    clips = {}
-    for how in ("error", "slope"):
-        found = judged(tmp_path, log, "--target", str(mine), "--clip", how)
-        clips[how] = {row["estimator"]: row["clip"] for row in found["rows"] if row["clip"] is not None}
-    assert clips["error"]["sg"] == 0 and clips["slope"]["sg"] > 0  # SLOPE takes the last that agrees
-
-
 def test_own_log_without_propensities_is_judged_by_estimated_ones(tmp_path: Path) -> None:
     log = clicks()
     log.pop("pscore")
