@@ -213,7 +213,7 @@ def test_new_estimator_is_one_entry(
     """Its row has the interval and the warnings of its kind, and its needs decide where it is computed."""
     log, mine = files
     ips = ESTIMATORS["ips"]
-    half = replace(ips, name="half", score=lambda of: ips.score(of) / 2, bounds=None)
+    half = replace(ips, name="half", score=lambda of: ips.score(of) / 2)
     monkeypatch.setitem(ESTIMATORS, "half", half)
     monkeypatch.setitem(ESTIMATORS, "of-slates", replace(half, name="of-slates", needs=(SLATE,)))
     found = judged(tmp_path, log, "--target", str(mine))
