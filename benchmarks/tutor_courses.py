@@ -49,7 +49,7 @@ WORDS = {"day": "the default reward", "test": "the test alone"}
 
 def trained_for_test(seed: int, smoke: bool, folder: Path) -> Path:
     """The checkpoint of a run for the test alone in ``folder``, trained if it is not there."""
-    words = ["train", "--env", "tutor", "--seed", str(seed), "--threads", "1", "--eval-interval", "0"]
+    words = ["train", "--env", "tutor", "--seed", str(seed), "--threads", "1"]
     words += ["--total-timesteps", str(64 if smoke else TEST_STEPS), *FOR_TEST]
     runs.trained(folder, "ppo", [*words, *(TINY if smoke else ())])
     return runs.checkpoint_in(folder, "ppo")
