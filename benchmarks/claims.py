@@ -197,8 +197,8 @@ CLAIMS = (
         partial(gain, task=learning_tables.FIRST),
         partial(runs_of, task=learning_tables.FIRST),
         f"{LEARNING} {learning_tables.FIRST}",
-        "The gain on another kind of processor, whose runs have other weights. The gain with real users. With "
-        "other settings of the users the gain is another ([calibration](calibration.md)).",
+        "The gain on another kind of processor, whose runs have other weights. The gain with real users. "
+        "With other settings of the users the gain is another ([calibration](calibration.md)).",
     ),
     Claim(
         "`make train`: PPO over a formula that knows the simulator's equations",

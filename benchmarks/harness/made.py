@@ -17,9 +17,9 @@ from recsys_rl.utils.files import write_text
 
 IMAGES = ROOT / "docs" / "images"
 PICTURES = {
-    "report.png": "satiation-all-effects",
+    "report.png": "make-train",
     "learning.svg": "make-train",
-    "categories-satiation.svg": "satiation-all-effects",
+    "categories-satiation.svg": "make-train",
 }
 """The task of benchmarks.learning that each picture shows."""
 OF_TRAINING = ("learning.svg",)
