@@ -17,11 +17,11 @@ from recsys_rl.utils.files import write_text
 
 IMAGES = ROOT / "docs" / "images"
 PICTURES = {
-    "report.png": "satiation-all-effects",
-    "learning.svg": "satiation",
-    "categories-satiation.svg": "satiation-all-effects",
+    "report.png": "make-train",
+    "learning.svg": "make-train",
+    "categories-satiation.svg": "make-train",
 }
-"""The task of benchmarks.learning that each picture shows: the run of `make train`, or the preset's."""
+"""The task of benchmarks.learning that each picture shows."""
 OF_TRAINING = ("learning.svg",)
 """Pictures of the training alone. They stay while the newest rows are of the same trained policies."""
 COLUMNS = ("picture", "task", "date", "commit")
@@ -68,9 +68,11 @@ def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
             sentences.append(
                 f"{picture} shows {which} of {task}, and the newest are of {wanted[0]} ({wanted[1]})"
             )
-    if newest(results, "satiation-all-effects")[0] < newest(results, "satiation")[0]:
+    if newest(results, "satiation-all-effects")[0] < newest(results, "make-train")[0]:
         tasks = " ".join(EFFECTS)
-        sentences.append(f"The effects were measured before satiation: python -m benchmarks.learning {tasks}")
+        sentences.append(
+            f"The effects were measured before make-train: python -m benchmarks.learning {tasks}"
+        )
     return sentences
 
 
