@@ -41,7 +41,7 @@ def write(log_file: str, checkpoint: str, dataset_id: str) -> None:
     actions, rewards = table.items[:, 0].numpy(), table.rewards.numpy()
     terminated, truncated = table.terminated.numpy(), table.truncated.numpy()
     episodes, first = [], 0
-    for number, last in enumerate(np.flatnonzero(terminated | truncated)):
+    for number, last in enumerate(np.flatnonzero(terminated | truncated).tolist()):
         rows = slice(first, last + 1)
         episodes.append(
             EpisodeBuffer(
