@@ -30,14 +30,9 @@ help:
 	@echo "make checkpoint   train a small policy on made-up items and users; it and its card go to dist/checkpoint/ (two minutes of a core)"
 	@echo "make clean   delete .venv, caches and builds; runs and checkpoints stay"
 	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS=tests/agents"
-	@echo "make train ARGS='--total-timesteps 1800000' trains as the tables of the docs do: half as long again, about 1 % more return"
-
-# With installation and evaluation these steps took 358 s on two nearly idle cores (498 s with one thread). With half of them PPO is level with the
-# best linear score; the preset has half as many again.
-STEPS_ppo := --total-timesteps 800000
 
 train: $(VENV)/data.stamp
-	$(BIN)/python -m train --algo $(ALGO) --env satiation --threads $(THREADS) $(STEPS_$(ALGO)) $(ARGS)
+	$(BIN)/python -m train --algo $(ALGO) --env satiation --threads $(THREADS) $(ARGS)
 	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report --jobs $(THREADS)
 
 # The server runs beside the loop: one thread for each.

@@ -43,8 +43,7 @@ TASKS = {
     "satiation": {
         "satiation-dqn": 600_000,
         "satiation-dqn-long": 1_800_000,
-        "satiation-all-effects": 600_000,
-        "satiation": 1_800_000,
+        "make-train": 800_000,
     },
 }
 """The tasks of ``catalogues`` on each platform and their steps.

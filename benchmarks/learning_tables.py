@@ -33,8 +33,10 @@ OTHER_LABELS = {
 }
 """Rows of a task with another name than in LABELS."""
 EFFECT_ROWS = ("mf", "rule", "searched", "ppo-greedy", "informed", "planner")
-CLAIMS = ("satiation", "short-video", "long-video", "social-feed", "tutor", "shop")
+CLAIMS = ("make-train", "short-video", "long-video", "social-feed", "tutor", "shop")
 """The tasks of the table of claims, which has those that were run."""
+SHOWN = {"make-train": "satiation"}
+"""The platforms of tasks with another name."""
 DRAWN = ("tutor",)
 """Those of them with a second row, of the policy that draws, as its most probable items earn less."""
 GAINS, COSTS = (1, 2, 3), (0.25, 0.5)
@@ -116,7 +118,7 @@ def claims(results: Path) -> str:
             if runs.yardstick.startswith(TRADE) and not runs.values(RIVALS[0]):
                 cells[0] = f"{gained(vector(runs.values(policy)), runs.yardsticks())} (trade)"
                 trade = [*trade, task]
-            body.append([f"`{task}`" + (", drawn" if policy == "ppo" else ""), *cells])
+            body.append([f"`{SHOWN.get(task, task)}`" + (", drawn" if policy == "ppo" else ""), *cells])
     seeds = {len(Runs(results, task).seeds) for task in played}
     said = " or ".join(WORDS[number] for number in sorted(seeds))
     return (
@@ -144,12 +146,6 @@ def claim(runs: Runs, policy: str, rival: str) -> str:
         between = " to ".join(f"{100 * end[0]:+.1f}" for end in ends) if all(ends) else ""
         return f"{estimate.mean:+.1f} %" + (f" ({between})" if between else "")
     return gained(ours, theirs)
-
-
-def over_searched(results: Path, task: str = "satiation") -> str:
-    """The gain of the greedy learned policy over `searched`, with its interval, as text."""
-    runs = Runs(results, task)
-    return claim(runs, runs.learned, "searched").split(", worst")[0]
 
 
 def gained(ours: Tensor, theirs: Tensor) -> str:
@@ -265,7 +261,7 @@ def sensitivity(results: Path) -> str:
     )
 
 
-def gain_over_yardstick(results: Path, task: str = "satiation") -> str:
+def gain_over_yardstick(results: Path, task: str = FIRST) -> str:
     return f"{100 * Runs(results, task).gain().mean:.0f} %"
 
 
@@ -278,4 +274,4 @@ def gains_by_seed(results: Path, task: str, policy: str) -> str:
 
 
 def share_of_way(results: Path) -> str:
-    return f"{100 * Runs(results, 'satiation').share().mean:.0f} %"
+    return f"{100 * Runs(results, FIRST).share().mean:.0f} %"

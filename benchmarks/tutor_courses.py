@@ -5,8 +5,7 @@
 Two trainings of PPO for each seed: for the default reward, as in benchmarks.tutor_students (the same folder
 ``--keep`` serves both), and for the test alone, the stream `knowledge`, with TEST_STEPS. Each policy, where
 it draws and with its most probable items, and the rule of mastery learning play one course with every
-held-out learner. The rows `less-recent` are of the most probable items after LESS times the share of each
-skill among the last items is subtracted from the scores.
+held-out learner.
 
 Columns, as means over learners: the return and the completed skills after 50, 100 and 150 items and of the
 course; the gain of the test (`knowledge`); items, by kind; ``same_skill``, the
@@ -19,7 +18,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,12 +35,10 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import agent_of
 from recsys_rl.protocols import Policy
-from recsys_rl.types import Action, Obs
 from recsys_rl.utils.seeding import parse_seeds
 
 TEST_STEPS = 600_000
 FOR_TEST = ("--weights", "completion=0", "correctness=0", "frustration=0", "knowledge=1")
-LESS = 4.0
 PLACES = (50, 100, 150)  # items
 COLUMNS = (
     *("steps", "return_50", "return_100", "return_150", "return_mean", "completed_100", "completed"),
@@ -51,21 +47,9 @@ COLUMNS = (
 WORDS = {"day": "the default reward", "test": "the test alone"}
 
 
-class LessRecent:
-    """The most probable items, of scores that are ``LESS`` times ``recent`` lower."""
-
-    def __init__(self, agent: Any, env: RecEnv) -> None:
-        self.agent, self.skill = agent, course_here(env).skill
-        self.at = env.interface.place_of("recent[skill]")
-
-    def act(self, obs: Obs, greedy: bool = False) -> Action:
-        recent = obs.context[:, self.at].index_select(1, self.skill)  # (N, I)
-        return Action.certain((self.agent.scores(obs) - LESS * recent).argmax(1, keepdim=True))
-
-
 def trained_for_test(seed: int, smoke: bool, folder: Path) -> Path:
     """The checkpoint of a run for the test alone in ``folder``, trained if it is not there."""
-    words = ["train", "--env", "tutor", "--seed", str(seed), "--threads", "1", "--eval-interval", "0"]
+    words = ["train", "--env", "tutor", "--seed", str(seed), "--threads", "1"]
     words += ["--total-timesteps", str(64 if smoke else TEST_STEPS), *FOR_TEST]
     runs.trained(folder, "ppo", [*words, *(TINY if smoke else ())])
     return runs.checkpoint_in(folder, "ppo")
@@ -124,8 +108,6 @@ def rows(seed: int, smoke: bool, keep: Path) -> Iterator[Row]:
         env = course_of(config, world, "fsrs")
         about: Row = {"seed": seed, "steps": checkpoint.total_steps, "trained_for": trained_for}
         played: dict[str, tuple[Policy, bool]] = {"ppo": (agent, False), "ppo-greedy": (agent, True)}
-        if trained_for == "day":
-            played["less-recent"] = LessRecent(agent, env), True
         for name, (policy, greedy) in played.items():
             yield about | {"policy": name} | followed(policy, course_of(config, world, "fsrs"), greedy)
         if trained_for == "test":
@@ -142,7 +124,7 @@ def means(found: list[Stored], trained_for: str, policy: str) -> Mapping[str, fl
 def greedy(results: Path) -> str:
     """What the most probable items earn along the course, beside the draws."""
     found, body = read(results, "tutor_courses", ("seed",)), []
-    for policy in ("ppo", "ppo-greedy", "less-recent"):
+    for policy in ("ppo", "ppo-greedy"):
         of = means(found, "day", policy)
         cells = [f"{of[f'return_{place}']:.2f}" for place in PLACES] + [f"{of['return_mean']:.2f}"]
         cells += [f"{of['completed_100']:.1f}", f"{of['items']:.0f}", f"{100 * of['same_skill']:.0f} %"]

@@ -59,7 +59,7 @@ TINY = (
 def trained(student: str, seed: int, steps: int, smoke: bool, folder: Path) -> Path:
     """The checkpoint of a run with this student in ``folder``, trained if it is not there."""
     words = ["train", "--env", "tutor", "--student", student, "--seed", str(seed), "--threads", "1"]
-    words += ["--total-timesteps", str(64 if smoke else steps), "--eval-interval", "0"]
+    words += ["--total-timesteps", str(64 if smoke else steps)]
     runs.trained(folder, "ppo", [*words, *(TINY if smoke else ())])
     return runs.checkpoint_in(folder, "ppo")
 

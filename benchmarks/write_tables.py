@@ -57,8 +57,10 @@ PLACE = re.compile(r"<!-- (table|figure):([\w-]+) -->(.*?)<!-- /\1 -->", re.DOTA
 MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 
 TABLES: dict[str, Callable[[Path], str]] = {
-    "satiation": partial(learning_tables.platform, task="satiation"),
-    "satiation-short": partial(learning_tables.platform, task="satiation", only=learning_tables.SHORT),
+    "satiation": partial(learning_tables.platform, task=learning_tables.FIRST),
+    "satiation-short": partial(
+        learning_tables.platform, task=learning_tables.FIRST, only=learning_tables.SHORT
+    ),
     "first": learning_tables.first_rows,
     "claims": learning_tables.claims,
     "all-claims": claims.table,
@@ -118,7 +120,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
 FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-gain": learning_tables.gain_over_yardstick,
     "satiation-share": learning_tables.share_of_way,
-    "satiation-over-searched": learning_tables.over_searched,
     "open-bandit-errors": open_bandit.errors,
     "open-bandit-weights": open_bandit.weights,
     "own-log-coverage": own_log.coverage,

@@ -1,7 +1,6 @@
 """docs/images/made.csv: the rows of learning.csv that were the newest when a picture was made.
 
-A picture of an earlier table than the newest is stale, and so are the effects of `satiation` if they were
-measured before the table beside them. A test lists what is stale.
+A picture of an earlier table than the newest is stale. A test lists what is stale.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ import io
 from pathlib import Path
 
 from benchmarks.harness.newest import read
-from benchmarks.harness.returns import EFFECTS, LEARNED
+from benchmarks.harness.returns import LEARNED
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.utils.files import write_text
 
 IMAGES = ROOT / "docs" / "images"
 PICTURES = {
-    "report.png": "satiation-all-effects",
-    "learning.svg": "satiation",
-    "categories-satiation.svg": "satiation-all-effects",
+    "report.png": "make-train",
+    "learning.svg": "make-train",
+    "categories-satiation.svg": "make-train",
 }
-"""The task of benchmarks.learning that each picture shows: the run of `make train`, or the preset's."""
+"""The task of benchmarks.learning that each picture shows."""
 OF_TRAINING = ("learning.svg",)
 """Pictures of the training alone. They stay while the newest rows are of the same trained policies."""
 COLUMNS = ("picture", "task", "date", "commit")
@@ -36,10 +35,10 @@ def newest(results: Path, task: str) -> tuple[str, str]:
 def trained(results: Path, task: str, rows: tuple[str, str]) -> dict[tuple[str, str], str]:
     """The return of each learned policy on each seed, in the rows of a task with that date and commit."""
     date, commit = rows
-    effects = read(results, "learning", ("commit",), task=task, date=date)
+    rows_then = read(results, "learning", ("commit",), task=task, date=date)
     return {
         (row["policy"], row["seed"]): row["return_mean"]
-        for row in effects
+        for row in rows_then
         if row["commit"] == commit and row["policy"] in LEARNED
     }
 
@@ -56,7 +55,7 @@ def note(picture: str, results: Path = RESULTS, images: Path = IMAGES) -> None:
 
 
 def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
-    """A sentence for each picture, and one for the effects of `satiation`, that is older than its table."""
+    """A sentence for each picture that is older than its table."""
     rows, sentences = _made(images), []
     for picture, task in PICTURES.items():
         wanted = newest(results, task)
@@ -68,9 +67,6 @@ def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
             sentences.append(
                 f"{picture} shows {which} of {task}, and the newest are of {wanted[0]} ({wanted[1]})"
             )
-    if newest(results, "satiation-all-effects")[0] < newest(results, "satiation")[0]:
-        tasks = " ".join(EFFECTS)
-        sentences.append(f"The effects were measured before satiation: python -m benchmarks.learning {tasks}")
     return sentences
 
 

@@ -138,13 +138,22 @@ class OnPolicyConfig(AgentConfig):
     num_envs: Size = 64
     """Users stepped together."""
     anneal_ent: bool = True
-    """Lower the entropy bonus linearly to zero over the run."""
+    """Lower the entropy bonus linearly to zero over the run, or over its first part: ``ent_fraction``."""
+    ent_fraction: Annotated[float, Range(above=0, high=1)] = 1.0
+    """Share of the run after which ``anneal_ent`` has lowered the bonus to zero. What follows trains a policy
+    that draws less, and so brings its most probable items nearer to what it draws."""
     normalize_advantage: bool = True
     """Standardise the advantages of each gradient step."""
 
     @property
     def steps_per_update(self) -> int:
         return self.n_steps * self.num_envs
+
+    def ent_coef_at(self, remaining: float) -> float:
+        """Weight of the entropy bonus where the share ``remaining`` of the run is left."""
+        if not self.anneal_ent:
+            return self.ent_coef
+        return self.ent_coef * max(0.0, 1 - (1 - remaining) / self.ent_fraction)
 
     def check(self, total_timesteps: int) -> None:
         """Raise FieldError if a minibatch is larger than the rollout."""

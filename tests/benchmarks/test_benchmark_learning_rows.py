@@ -54,10 +54,10 @@ def test_rows_of_a_training_equal_those_of_an_evaluation(
 
 
 def test_whole_command_and_its_file(tmp_path: Path) -> None:
-    benchmark_here(learning_rows.main, tmp_path, "satiation", "--rows", "random", "--seeds", "3", "--smoke")
+    benchmark_here(learning_rows.main, tmp_path, "make-train", "--rows", "random", "--seeds", "3", "--smoke")
     assert list(tmp_path.glob("*.csv")) == []
-    learning_rows.append(tmp_path / "a.csv", [{"task": "satiation", "seed": 3, "return_mean": 2.5}])
-    learning_rows.append(tmp_path / "a.csv", [{"task": "satiation", "seed": 4}])
+    learning_rows.append(tmp_path / "a.csv", [{"task": "make-train", "seed": 3, "return_mean": 2.5}])
+    learning_rows.append(tmp_path / "a.csv", [{"task": "make-train", "seed": 4}])
     with (tmp_path / "a.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["seed"], row["return_mean"], row["train_seconds"]) for row in rows] == [
@@ -66,7 +66,9 @@ def test_whole_command_and_its_file(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("task", "row"), [("satiation", "planner"), ("tutor", "mf"), ("cartpole-ppo", "mf")])
+@pytest.mark.parametrize(
+    ("task", "row"), [("make-train", "planner"), ("tutor", "mf"), ("cartpole-ppo", "mf")]
+)
 def test_rows_of_no_table(task: str, row: str) -> None:
     with pytest.raises(UserError):
         learning_rows.rows_of(task, 0, [row], smoke=True)

@@ -53,7 +53,7 @@ def test_smoke_of_the_courses(tmp_path: Path) -> None:
     benchmark_here(tutor_courses.main, tmp_path, "--smoke", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert [(row["trained_for"], row["policy"]) for row in rows] == [
-        *(("day", policy) for policy in ("ppo", "ppo-greedy", "less-recent")),
+        *(("day", policy) for policy in ("ppo", "ppo-greedy")),
         *(("test", policy) for policy in ("ppo", "ppo-greedy")),
         ("", "trade-mastery"),
     ]
@@ -77,7 +77,7 @@ def test_learners_who_are_too_frustrated() -> None:
 def test_courses_as_tables(tmp_path: Path) -> None:
     """Two seeds, with values of 1 and 3 in each column."""
     names = tutor_courses.COLUMNS
-    each = [("day", "ppo"), ("day", "ppo-greedy"), ("day", "less-recent")]
+    each = [("day", "ppo"), ("day", "ppo-greedy")]
     each += [("test", "ppo"), ("test", "ppo-greedy"), ("", "trade-mastery")]
     rows = [
         ",".join(["d", "c", str(seed), on, policy, *[str(2 * seed + 1)] * len(names)])

@@ -28,7 +28,7 @@ def rows_of(date: str, commit: str, *tasks: str) -> list[dict[str, str]]:
 PLATFORMS = tuple(dict.fromkeys(made.PICTURES.values()))
 
 
-def test_pictures_and_effects_are_of_the_newest_results() -> None:
+def test_pictures_are_of_the_newest_results() -> None:
     if not (made.IMAGES / "made.csv").exists():
         pytest.skip("docs/images/made.csv is absent: python -m benchmarks.pictures has made no picture yet")
     assert made.stale() == []

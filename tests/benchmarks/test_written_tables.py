@@ -46,7 +46,7 @@ def write_rows(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
 
 
 def run(policy: str, seed: int, value: float, **more: Any) -> dict[str, Any]:
-    about = {"date": "2026-11-25", "commit": "b", "task": "satiation", "train_seconds": 90.0}
+    about = {"date": "2026-11-25", "commit": "b", "task": "make-train", "train_seconds": 90.0}
     return about | {"policy": policy, "seed": seed, "return_mean": value, "length_mean": 20.0} | more
 
 
@@ -70,7 +70,7 @@ def test_newest_rows_are_those_of_the_last_commit_of_each_key(results: Path) -> 
 
 def test_means_shares_and_gains_are_over_seeds(results: Path) -> None:
     # Shares 0.2 and 0.6, gains 0.2 and 0.6; Student's t with one degree of freedom is 12.706.
-    runs = Runs(results, "satiation")
+    runs = Runs(results, "make-train")
     assert runs.yardstick == "rule" and runs.mean("ppo-greedy").mean == 14
     for found in (runs.share(), runs.gain()):
         assert (found.mean, found.high) == pytest.approx((0.4, 0.4 + 12.706 * 0.2), abs=1e-3)
@@ -81,12 +81,12 @@ def test_each_seed_has_its_own_yardstick_and_measured_shares_go_first(tmp_path: 
     for seed, rule, mf in ((0, 10, 8), (1, 5, 8)):
         rows += [run("rule", seed, rule), run("mf", seed, mf), run("planner", seed, 18)]
         rows += [run("ppo-greedy", seed, 12, share=0.7 + 0.1 * seed)]
-    runs = Runs(write_rows(tmp_path, "learning", rows), "satiation")
+    runs = Runs(write_rows(tmp_path, "learning", rows), "make-train")
     assert runs.yardsticks().tolist() == [10, 8]
     assert runs.gain().mean == pytest.approx((0.2 + 0.5) / 2)
     assert runs.share().mean == pytest.approx(0.75)
     assert (gain_over_yardstick(tmp_path), share_of_way(tmp_path)) == ("35 %", "75 %")
-    assert gains_by_seed(tmp_path, "satiation", "ppo-greedy") == "20 and 50 %"
+    assert gains_by_seed(tmp_path, "make-train", "ppo-greedy") == "20 and 50 %"
 
 
 def test_rows_without_a_training_join_the_newest_runs(tmp_path: Path) -> None:
@@ -95,17 +95,17 @@ def test_rows_without_a_training_join_the_newest_runs(tmp_path: Path) -> None:
     rows += [run("ppo-greedy", seed, 12) for seed in (0, 1)]
     rows += [run("expert", 0, value, train_seconds="", commit=f"c{value}") for value in (15, 16)]
     rows += [run("expert", seed, 24, train_seconds="", date="2026-11-26") for seed in (1, 2)]
-    runs = Runs(write_rows(tmp_path, "learning", rows), "satiation")
+    runs = Runs(write_rows(tmp_path, "learning", rows), "make-train")
     assert (runs.seeds, runs.alone, runs.seconds) == (["0", "1"], ["expert"], 90)
     assert runs.values("expert") == [16, 24] and runs.values("ppo-greedy") == [12, 12]
     assert runs.origin == "commit b, c16, 2026-11-26"
     assert claims(tmp_path).splitlines()[2].startswith("| `satiation` | – | – | -37.5 % (")
-    end = platform(tmp_path, "satiation").splitlines()[-1]
-    assert end.endswith("`python -m benchmarks.learning_rows satiation --rows expert`.")
+    end = platform(tmp_path, "make-train").splitlines()[-1]
+    assert end.endswith("`python -m benchmarks.learning_rows make-train --rows expert`.")
 
 
 def test_a_table_names_the_yardstick_and_the_gain_over_it(results: Path) -> None:
-    lines = platform(results, "satiation").splitlines()
+    lines = platform(results, "make-train").splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:4]] == [
         "**ppo-greedy**",
         "rule (linear, searched)",
@@ -115,10 +115,10 @@ def test_a_table_names_the_yardstick_and_the_gain_over_it(results: Path) -> None
 
 def test_a_table_before_the_rows_are_defined_is_short(results: Path) -> None:
     assert len(SHORT) <= 8
-    lines = platform(results, "satiation", only=SHORT).splitlines()
+    lines = platform(results, "make-train", only=SHORT).splitlines()
     shown = [line.split("|")[1].strip() for line in lines if line.startswith("| ")][1:]
     assert shown == ["**ppo-greedy**", "rule (linear, searched)", "random", "planner (simulates to the end)"]
-    assert len(platform(results, "satiation").splitlines()) == len(lines) + 1  # "a new row"
+    assert len(platform(results, "make-train").splitlines()) == len(lines) + 1  # "a new row"
     chapter = (ROOT / "docs/02_rl_formulation.md").read_text(encoding="utf-8")
     marks = ("table:satiation-short", "## The policies of the comparison", "table:satiation ", "table:drift ")
     places = [chapter.index(mark) for mark in marks]

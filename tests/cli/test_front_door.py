@@ -93,7 +93,7 @@ def test_settings_over_a_config() -> None:
     config = Config(env="satiation", lr=0.5)
     assert with_settings(config, {}) is config
     changed = with_settings(config, {"seed": 3})
-    assert changed == dataclasses.replace(config, train_config=TrainConfig(total_timesteps=1_800_000, seed=3))
+    assert changed == dataclasses.replace(config, train_config=TrainConfig(total_timesteps=800_000, seed=3))
     assert with_settings(None, {"algo": "a2c"}) == Config(algo="a2c")
 
 

@@ -16,6 +16,9 @@ import torch
 
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.logs import RecordConfig, open_log, read_decisions
+from recsys_rl.logs.record import record
+from tests.doors import SATIATION, train_in
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -119,6 +122,37 @@ def test_stable_baselines3_sees_whole_sessions() -> None:
         returns[dones] = 0
         ended += int(dones.sum())
     assert ended > 5
+
+
+def test_a_log_becomes_a_minari_data_set_and_a_table_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("minari", reason="Minari is not installed")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
+    checkpoint = str(train_in(tmp_path / "run", *SATIATION, "--total-timesteps", "48"))
+    file, table_file = str(tmp_path / "log.parquet"), str(tmp_path / "table.parquet")
+    record(RecordConfig(checkpoint, policy=("random",), sessions=12, users="all", out=file, quiet=True))
+    example, log = load("minari_log"), read_decisions(file)
+    example.write(file, checkpoint, "satiation/random-v0")
+    table = example.read("satiation/random-v0", table_file)
+
+    assert table["item"].to_list() == log.items[:, 0].tolist()
+    assert table["reward"].to_list() == log.signals[:, 0, 0].tolist()  # the share of each movie
+    assert table["step"].to_list() == log.steps.tolist()
+    assert table["terminated"].to_list() == log.terminated.tolist()
+    assert table["truncated"].to_list() == log.truncated.tolist()
+    num_items = log.header.interface.action_sizes[0]
+    seen = np.array(table["context.observation"].to_list())[:, -num_items:]
+    shown: set[int] = set()
+    for step, item, allowed in zip(table["step"], table["item"], seen, strict=True):
+        shown = shown if step else set()
+        assert {*np.flatnonzero(allowed == 0)} == shown
+        shown.add(item)
+
+    of_table = next(open_log((table_file,)).parts(10**9))
+    assert of_table.num_sessions == log.num_sessions == 12
+    assert of_table.terminated.sum() == log.terminated.sum() > 0  # in another order
+    assert sorted(of_table.steps.tolist()) == sorted(log.steps.tolist())
 
 
 def test_stable_baselines3_trains_on_satiation(recwarn: pytest.WarningsRecorder) -> None:

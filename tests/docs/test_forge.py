@@ -36,6 +36,12 @@ def test_files_have_the_form_of_the_forge(schema: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_file_of_the_forge_is_left_unchecked() -> None:
+    checked = {file for files in FILES.values() for file in files}
+    found = {file for file in FORGE.rglob("*") if file.is_file()}
+    assert found - checked == {FORGE / "PULL_REQUEST_TEMPLATE.md"}
+
+
 def test_commands_of_workflows_and_forms_exist() -> None:
     """Targets of make, commands of recsys-rl, and the functions that a form asks for."""
     texts = "\n".join(file.read_text(encoding="utf-8") for files in FILES.values() for file in files)

@@ -417,7 +417,7 @@ def test_preset_of_an_algorithm_refines_that_of_all() -> None:
         "data_config": {"profile_fraction": 0.9},
         "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "bootstrap_time_limit": False, "lr": 1e-3},
         "model_config": {"encoder": "deep-sets"},
-        "train_config": {"total_timesteps": 1_800_000},
+        "train_config": {"total_timesteps": 800_000},
     }
     assert preset_of("a2c", "satiation")["agent_config"] == {
         "gamma": 0.99,

@@ -389,6 +389,7 @@ DIALS: dict[str, Any] = {
     "target_kl": 1e-9,
     "clip_vloss": True,
     "anneal_ent": False,
+    "ent_fraction": 0.5,
     "anneal_lr": False,
     "normalize_advantage": None,  # the opposite of the default
     "train_freq": 3,

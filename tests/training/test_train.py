@@ -106,7 +106,7 @@ def test_log_without_ratings_has_no_catchy_items(here: Path, capsys: pytest.Capt
 def test_training_of_few_steps_gets_one_note(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("recsys_rl.training.about_run.ENOUGH", 3e-5)  # of 1,800,000 steps: 54
+    monkeypatch.setattr("recsys_rl.training.about_run.ENOUGH", 7e-5)  # of 800,000 steps: 56
     notes = []
     for updates in (3, 2):  # of 24 steps each
         assert main(["train", *SATIATION, *steps(updates)]) == 0
@@ -114,7 +114,7 @@ def test_training_of_few_steps_gets_one_note(
         notes.append([line for line in said if line.startswith("note:")])
     assert notes[0] == []
     (note,) = notes[1]
-    assert_names(note, "--total-timesteps 48", "0.0027 %", "1,800,000", "ppo on satiation")
+    assert_names(note, "--total-timesteps 48", "0.006 %", "800,000", "ppo on satiation")
 
 
 def test_users_with_too_few_likes_are_counted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
