@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from torch import Tensor
 from benchmarks.harness.turns import Row
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
-from recsys_rl.logs.ope.clipping import by_error, by_slope
+from recsys_rl.logs.ope.clipping import by_error
 from recsys_rl.logs.ope.clusters import by_cluster, k_means
-from recsys_rl.logs.ope.diagnostics import bernstein, student_t, weigh
+from recsys_rl.logs.ope.diagnostics import student_t, weigh
 from recsys_rl.logs.ope.estimators import CLUSTERS, ESTIMATORS, Evidence, met
 from recsys_rl.logs.ope.replay import cumulative
 from recsys_rl.logs.ope.reward_model import fit_q, folds_by_user, ridge
@@ -148,13 +148,6 @@ class Simulator:
         )
         return total / (max(1, number // AT_ONCE) * AT_ONCE)
 
-    def largest_weight(self, logging: Softmax, judged: Softmax) -> float:
-        """The largest possible weight at the first step, over all users and items."""
-        affinity = self.users.population.profile @ self.users.catalogue.embedding.T
-        allowed = torch.ones_like(affinity, dtype=torch.bool)
-        ratio = judged.probabilities(affinity, allowed) / logging.probabilities(affinity, allowed)
-        return float(ratio.max())
-
 
 def estimates(log: Logged, generator: torch.Generator) -> Evidence:
     """The log with a cross-fitted ridge Q; with a linear Q the averaged features give V."""
@@ -193,11 +186,10 @@ def coverage(case: Case, logs: int, sessions: int, truth_sessions: int, seed: in
     """One row an estimator: how many of ``logs`` logs gave an interval that holds the true value."""
     simulator = Simulator(case.num_items, case.steps, case.users)
     truth = simulator.value(case.judged, truth_sessions, torch.Generator().manual_seed(10_000 + seed))
-    bound = simulator.largest_weight(case.logging, case.judged)
     covered: dict[str, int] = {}
     ess, shape, warned = [], [], 0
     for number, log in enumerate(played(simulator, case, logs, sessions, seed)):
-        bounds = intervals(log, bound, torch.Generator().manual_seed(number))
+        bounds = intervals(log, torch.Generator().manual_seed(number))
         for name, (low, high) in bounds.items():
             covered[name] = covered.get(name, 0) + (low <= truth <= high)
         report = weigh(cumulative(log.ratios, log.alive)[:, -1])
@@ -227,9 +219,7 @@ def played(simulator: Simulator, case: Case, logs: int, sessions: int, seed: int
 
 def promise(name: str) -> str:
     """The kind of the interval of an estimator of ``intervals``, as `recsys-rl ope` has it."""
-    if name.endswith("bernstein"):
-        return "bernstein"
-    estimator = ESTIMATORS[name.split(",")[0]]
+    estimator = ESTIMATORS[name]
     if estimator.clip is not None:
         return "clip"
     if CLUSTERS in estimator.needs:
@@ -237,11 +227,8 @@ def promise(name: str) -> str:
     return "model" if estimator.weights is None else "student-t"
 
 
-def intervals(log: Logged, bound: float, generator: torch.Generator) -> dict[str, tuple[float, float]]:
-    """The interval of each estimator; ``bound`` is the largest weight that the policies can have.
-
-    The clip of an estimator is chosen on the log, by its error or by SLOPE.
-    """
+def intervals(log: Logged, generator: torch.Generator) -> dict[str, tuple[float, float]]:
+    """The interval of each estimator; its clip is chosen on the log."""
     sessions, by_name = estimates(log, generator), {}
     for name, estimator in ESTIMATORS.items():
         if not met(sessions).issuperset(estimator.needs):
@@ -250,12 +237,4 @@ def intervals(log: Logged, bound: float, generator: torch.Generator) -> dict[str
             by_name[name] = student_t(estimator.score(sessions))
         else:
             by_name[name] = student_t(estimator.clipped(sessions, by_error(estimator, sessions)))
-            by_name[f"{name}, slope"] = student_t(estimator.clipped(sessions, by_slope(estimator, sessions)))
-    if log.alive.shape[1] > 1:
-        return by_name
-    assert sessions.q is not None and sessions.v is not None
-    # A reward lies in [0, 1]; q is clipped to it, so that the terms of dr are bounded too.
-    safe = replace(sessions, q=sessions.q.clamp(0, 1), v=sessions.v.clamp(0, 1))
-    by_name["ips, bernstein"] = bernstein(ESTIMATORS["ips"].score(sessions), 0.0, bound)
-    by_name["dr, bernstein"] = bernstein(ESTIMATORS["dr"].score(safe), -bound, 1 + bound)
     return by_name

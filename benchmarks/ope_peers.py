@@ -36,9 +36,10 @@ from benchmarks import open_bandit
 from benchmarks.harness import newest, tables
 from benchmarks.harness.evidence import of_decisions
 from benchmarks.harness.peer_script import answer_of_peer
+from benchmarks.harness.slope import by_slope
 from benchmarks.harness.turns import Row
 from recsys_rl import cli
-from recsys_rl.logs.ope.clipping import by_error, by_slope
+from recsys_rl.logs.ope.clipping import by_error
 from recsys_rl.logs.ope.clusters import by_cluster
 from recsys_rl.logs.ope.diagnostics import student_t
 from recsys_rl.logs.ope.estimators import ESTIMATORS, GRID, SUBGAUSSIAN_GRID, Evidence, Slates

@@ -24,7 +24,7 @@ import dataclasses
 import io
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -98,6 +98,7 @@ class Tabled:
 
     logits: Tensor
     uniform: float = 0.0  # share of uniform draws among the items that it can show
+    noise: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))  # of draws
 
     def chances(self, tastes: Tensor, mask: Tensor) -> Tensor:
         """(B, I) float64, of the tastes (B,) and the items that may be shown (B, I)."""
@@ -113,7 +114,9 @@ class Tabled:
         return self.item_probabilities(obs, self.logits.shape[1]).gather(1, items).log()
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        raise NotImplementedError  # averages over all items need no draws
+        chances = self.item_probabilities(obs, self.logits.shape[1])
+        items = chances.argmax(1, keepdim=True) if greedy else chances.multinomial(1, generator=self.noise)
+        return Action(items, chances.gather(1, items)[:, 0].log())
 
 
 def value(of: Shop, policy: Tabled, masks: Tensor) -> float:
@@ -130,20 +133,20 @@ def logged(of: Shop, catalogue: Catalogue, logger: Tabled, rows: int, noise: tor
     """Decisions 0 .. ``rows`` - 1, each of a new person, at the moments of these numbers."""
     moments = torch.arange(rows)
     tastes = torch.randint(BRANDS, (rows,), generator=noise)
-    chances = logger.chances(tastes, there(catalogue, moments))
-    items = torch.multinomial(chances, 1, generator=noise)
-    clicked = torch.rand(rows, generator=noise) < of.rates[tastes, items[:, 0]]
+    context = torch.nn.functional.one_hot(tastes, BRANDS)
+    shown = dataclasses.replace(logger, noise=noise).act(Obs(context, mask=there(catalogue, moments)))
+    clicked = torch.rand(rows, generator=noise) < of.rates[tastes, shown.items[:, 0]]
     interface = Interface(
         (("taste", BRANDS),), (len(of.brands),), signals=("click",), session_length=1, profile=False
     )
     log = assemble(
         DecisionHeader(("logger",), interface, ("click",)),
         users=moments,
-        items=items,
-        logprobs=chances.gather(1, items)[:, 0].log(),
+        items=shown.items,
+        logprobs=shown.logprob,
         signals=clicked.view(-1, 1, 1),
         terminated=torch.ones(rows),
-        given={"taste": torch.nn.functional.one_hot(tastes, BRANDS)},
+        given={"taste": context},
     )
     return dataclasses.replace(log, stock=moments)
 

@@ -15,12 +15,10 @@ CASES = {
 }
 PROMISES = {
     "student-t": "Student's t",
-    "bernstein": "Bernstein",
     "model": "none",
     "clip": "none",
     "cluster": "none",
 }
-SLOPE = "none, `--clip slope`"
 LABELS = {"fqe": "`fqe`, ridge"}
 
 
@@ -33,11 +31,11 @@ def coverage(results: Path) -> str:
         mine = [row for row in rows if row["case"] == case]
         kinds: dict[str, list[str]] = {}
         for row in mine:
-            name, _, rest = row["estimator"].partition(", ")
-            kind = SLOPE if rest == "slope" else PROMISES[row["promise"]]
-            kinds.setdefault(kind, []).append(f"`{name}` {int(row['covered']):,}")
+            kinds.setdefault(PROMISES[row["promise"]], []).append(
+                f"`{row['estimator']}` {int(row['covered']):,}"
+            )
         of = f"{float(mine[0]['ess']):,.0f}, {float(mine[0]['pareto_k']):.2f}"
-        order = [kind for kind in (*dict.fromkeys(PROMISES.values()), SLOPE) if kind in kinds]
+        order = [kind for kind in dict.fromkeys(PROMISES.values()) if kind in kinds]
         for index, kind in enumerate(order):
             first = [label, of] if index == 0 else ["", ""]
             body.append([*first, kind, ", ".join(kinds[kind])])

@@ -25,9 +25,10 @@ from torch import Tensor
 from benchmarks.harness import tables
 from benchmarks.harness.evidence import of_decisions
 from benchmarks.harness.newest import read
+from benchmarks.harness.slope import by_slope
 from benchmarks.harness.turns import Row
 from recsys_rl.errors import UserError
-from recsys_rl.logs.ope.clipping import by_error, by_slope
+from recsys_rl.logs.ope.clipping import by_error
 from recsys_rl.logs.ope.diagnostics import weigh
 from recsys_rl.logs.ope.estimators import ESTIMATORS, Estimator
 from recsys_rl.logs.ope.reward_model import Predict, cross_fit, logistic

@@ -67,7 +67,4 @@ def promise(made: Estimator) -> str:
     if estimators.CLUSTERS in made.needs:
         return "Its interval does not cover the error of clusters whose items differ."
     kept = " The weights of each step are divided by their mean." if made.normalised else ""
-    bound = (
-        " A Bernstein bound holds for every number of users (`--interval bernstein`)." if made.bounds else ""
-    )
-    return f"Its interval covers the value for many users and light tails of the weights.{kept}{bound}"
+    return f"Its interval covers the value for many users and light tails of the weights.{kept}"

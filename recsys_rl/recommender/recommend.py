@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,9 +134,9 @@ def recommend(options: RecommendConfig) -> None:
         generator=generator,
     )
     _print_hour(hour, options.hour is None)
-    for rank, (item, title, probability, expected) in enumerate(ranked, 1):
-        reward = "" if expected is None else f"  expected {expected:.3g}"
-        say(f"{rank:>3}  {_percent(probability):>7}{reward}  {title}  (id {item})")
+    rewards = aligned([place.expected for place in ranked])
+    for rank, (place, reward) in enumerate(zip(ranked, rewards, strict=True), 1):
+        say(f"{rank:>3}  {_percent(place.probability):>7}{reward}  {place.title}  (id {place.item})")
     if options.like:
         near = recommender.nearest(options.like, min(k, remaining, NEAREST), allow, block, options.again)
         print(one_line(f"nearest to your likes: {'; '.join(near)}"), file=sys.stderr)
@@ -260,6 +261,15 @@ def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation
     file = io.BytesIO()
     pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row").write_parquet(file)
     return file.getvalue()
+
+
+def aligned(rewards: Sequence[float | None]) -> list[str]:
+    """Each expected reward in words, all with as many digits: three of the largest one."""
+    largest = max((abs(reward) for reward in rewards if reward is not None), default=0.0)
+    digits = max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0
+    texts = ["" if reward is None else f"{reward:.{digits}f}" for reward in rewards]
+    width = max(map(len, texts), default=0)
+    return [text and f"  expected {text:>{width}}" for text in texts]
 
 
 def _percent(probability: float) -> str:

@@ -21,7 +21,10 @@ TOP = 10  # alternatives of a report
 OBSERVED = "observed"
 """Why nothing is drawn: an application chose."""
 CLOSE = 1e-4
-"""Largest difference of the log-probabilities of a draw and of its replay, on any processor."""
+"""Largest difference of the log-probabilities of a draw and of its replay, on any processor.
+
+But for policies that draw by the order of their logits: near ties may change places on another one.
+"""
 
 
 class Replayed(NamedTuple):

@@ -20,20 +20,18 @@ def test_intervals_cover_the_truth_and_the_case_without_overlap_is_warned_of() -
     """Of 40 intervals at 95 %, 34 or more cover with probability 0.99."""
     for case in CASES:
         rows = coverage(case, logs=40, sessions=500, truth_sessions=20_000, seed=3)
-        sure = [row for row in rows if row["promise"] in ("student-t", "bernstein")]
+        sure = [row for row in rows if row["promise"] == "student-t"]
         for row in sure:
             if case.name.startswith("no overlap"):
                 assert row["warned"] == 40 and row["covered"] < 37, row
             else:
                 assert row["covered"] >= 34, row
         if case.steps == 1:
-            assert len(sure) == 6
+            assert len(sure) == 4
             kinds = {row["estimator"]: row["promise"] for row in rows if row not in sure}
             assert kinds.pop("dm") == "model"
             assert kinds.pop("mips") == kinds.pop("offcem") == "cluster"
-            assert set(kinds.values()) == {"clip"} and len(kinds) == 8
-            (by_slope,) = [row["covered"] for row in rows if row["estimator"] == "sg, slope"]
-            assert by_slope < 25  # why it promises nothing
+            assert set(kinds.values()) == {"clip"} and len(kinds) == 4
 
 
 def test_softmax_policies_give_nothing_to_items_already_shown() -> None:
@@ -48,8 +46,6 @@ def test_weights_of_simulated_sessions_average_to_one() -> None:
     log = simulator.play(20_000, Softmax(0.5), Softmax(1.0), torch.Generator().manual_seed(0))
     weights = log.ratios.cumprod(1).mean(0)
     assert weights.tolist() == pytest.approx([1, 1, 1], abs=0.03)
-    largest = simulator.largest_weight(Softmax(0.5), Softmax(1.0))
-    assert float(log.ratios[:, 0].max()) <= largest + 1e-9
 
 
 def test_cluster_weights_beat_item_weights_where_a_clusters_items_are_alike() -> None:
@@ -70,4 +66,4 @@ def test_benchmark_writes_a_row_for_each_estimator_and_case(
     rows = json.loads(out.read_text())["rows"]
     assert {row["question"] for row in rows} == {"coverage", "catalogue", "selection"}
     of_one = {row["estimator"] for row in rows if row.get("case") == "1 step"}
-    assert {"dm", "ips", "sndr", "dros", "sg, slope", "dr, bernstein"} <= of_one and len(of_one) == 17
+    assert {"dm", "ips", "sndr", "dros", "sg"} <= of_one and len(of_one) == 11

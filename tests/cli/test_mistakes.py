@@ -103,7 +103,6 @@ LINES = {
     "ope --log x.csv --compare ppo": "--compare",
     "ope --log x.csv --compare ppo ppo": "--compare",
     "ope --log x.csv --policy ppo --policy ppo": "ppo",
-    "ope --log x.csv --largest-weight 3": "--largest-weight",
     "ope --log x.csv --discount 1.5": "--discount is 1.5",
     "ope --log x.csv --draws 0": "--draws is 0",
     "ope --log open-bandit --policy random": "--data-dir",

@@ -18,6 +18,7 @@ from recsys_rl.env import long_video
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.recommender import Recommendation, Recommender, Visit, load
+from recsys_rl.recommender.recommend import aligned
 from recsys_rl.records import VisitPieces
 from recsys_rl.types import Obs
 from recsys_rl.utils.seeding import generators
@@ -242,16 +243,23 @@ def test_command_prints_a_list(
     taste = recommender.profile_of([3, 4])[0] @ recommender.catalogue.embedding.T
     near = [f"item {row}" for row in taste.argsort(descending=True).tolist() if row not in (3, 4)][:5]
     assert len(lines) == 5 and "; ".join(near) in err
-    for place, (line, row) in enumerate(zip(lines, wanted, strict=True), 1):
+    rewards = aligned([row.expected for row in wanted])
+    for place, (line, row, reward) in enumerate(zip(lines, wanted, rewards, strict=True), 1):
         assert line.split() == [
             str(place),
             f"{row.probability:.2%}",
-            "expected",
-            f"{row.expected:.3g}",
+            *reward.split(),
             *row.title.split(),
             "(id",
             f"{row.item})",
         ]
+
+
+def test_expected_rewards_of_a_list_have_the_same_digits() -> None:
+    assert aligned([0.722, 0.83]) == ["  expected 0.722", "  expected 0.830"]
+    assert aligned([12.34, -0.5, None]) == ["  expected 12.3", "  expected -0.5", ""]
+    assert aligned([1234.5, 7.0]) == ["  expected 1234", "  expected    7"]  # 1234.5 is rounded to even
+    assert aligned([0.0]) == ["  expected 0"] and aligned([None]) == [""] and aligned([]) == []
 
 
 def test_a_place_has_the_reward_that_the_network_expects_of_it(recommender: Recommender) -> None:

@@ -86,10 +86,8 @@ def wrong(source: str, sentence: str, **values: Any) -> TableError:
 
 
 def words_of(table: TableFile, start: int = 0) -> Words:
-    """The words for rows: lines of a text file, as an editor shows them. ``start``: rows before the first."""
-    if not table.of_lines:
-        return {"row": lambda row: f"row {row + start}"}
-    return {"row": lambda row: f"line {table.line(row + start)}"}
+    """The words for rows, as ``TableFile.place`` gives them. ``start``: rows before the first."""
+    return {"row": lambda row: table.place(row + start)}
 
 
 def names_of(

@@ -88,6 +88,14 @@ class ItemEncoding:
             for row in items
         )
 
+    def _genres_of(self, rows: Sequence[Features]) -> Tensor:
+        """(I, number of genres) float32: 1 where an item has the genre."""
+        found, known = torch.zeros(len(rows), len(self.genres)), {x: at for at, x in enumerate(self.genres)}
+        if known:
+            pairs = [(at, known[x]) for at, row in enumerate(rows) for x in row.get(GENRES, ()) if x in known]
+            found[torch.tensor(pairs, dtype=torch.int64).view(-1, 2).unbind(1)] = 1.0
+        return found
+
     def catalogue(
         self, items: Sequence[StockItem], popularity: Tensor, source: str, clock: Clock = ""
     ) -> Catalogue:
@@ -98,10 +106,7 @@ class ItemEncoding:
         """
         rows, number = [item.features for item in items], len(items)
         columns = {piece.name: encoded(piece, [row.get(piece.name) for row in rows]) for piece in self.pieces}
-        genres = torch.zeros(number, len(self.genres))
-        for at, row in enumerate(rows):
-            own = {*row.get(GENRES, ())}
-            genres[at] = torch.tensor([float(name in own) for name in self.genres])
+        genres = self._genres_of(rows)
         attributes: dict[str, Tensor] = {"genres": genres}
         if clock:
             ends = torch.tensor([(item.since, item.until) for item in items], dtype=torch.int64).view(-1, 2)

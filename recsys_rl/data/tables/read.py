@@ -24,7 +24,7 @@ import polars as pl
 
 from recsys_rl.data.tables.json_lines import JsonTable, read_json_lines
 from recsys_rl.data.tables.values import NUMBER
-from recsys_rl.errors import UserError, error_text, short
+from recsys_rl.errors import UserError, error_text, one_line, short
 from recsys_rl.settings.fields import check_used
 from recsys_rl.utils.download import gunzip
 
@@ -103,6 +103,20 @@ class TableFile:
         if self.quoted and b'"' in (self.raw or b""):  # a field in quotes may have several lines
             number = next((line for line, _ in itertools.islice(self._starts(), row, None)), number)
         return number
+
+    def place(self, row: int) -> str:
+        """The words for a row, from 1: its line in a text file, and its file among several of Parquet."""
+        if self.of_lines:
+            return f"line {self.line(row)}"
+        if len(self.files) < 2:
+            return f"row {row}"
+        with parsing(self.path):
+            for file in self.files:
+                rows = pl.scan_parquet(file, glob=False).select(pl.len()).collect().item()
+                if row <= rows:
+                    break
+                row -= rows
+        return f"row {row} of {one_line(file.name)}"
 
     def _starts(self) -> Iterator[tuple[int, int]]:
         """The line in which each row of a text file begins, and its number of fields; the header first."""

@@ -162,7 +162,9 @@ def describe(
     """
     with with_files(settings) as known:
         if len(files := known.pop("log", ())) > 1:
-            raise UserError(f"log names {len(files)} logs: give one.")
+            raise UserError(
+                f"log names {len(files)} logs: describe each by itself, or a folder of Parquet files."
+            )
         known |= {"file": files[0]} if files else {}
         return _described(
             build(DescribeConfig, {**({} if options is None else vars(options)), **known}), map_tasks

@@ -19,6 +19,7 @@ class Problem:
     count: int
     first_row: int
     first_line: int | None = field(default=None, compare=False)  # of a text file, as an editor counts
+    first: str = field(default="", compare=False)  # words for the first: its row or line, and its file
     mend: str = field(default="", compare=False)  # options of the commands that read such a file
 
 
@@ -94,10 +95,8 @@ class Description:
             yield f"kinds of events: {len(self.kinds)} ({each}), weighted in training by --event-weights"
         yield f"problems: {len(self.problems)}" if self.problems else "problems: none"
         for problem in self.problems:
-            line = problem.first_line
-            location = f"row {problem.first_row:,}" if line is None else f"line {line:,}"
             mend = f" ({problem.mend})" if problem.mend else ""
-            yield f"  {problem.text}: {amount(problem.count, 'row')}, the first is {location}{mend}"
+            yield f"  {problem.text}: {amount(problem.count, 'row')}, the first is {problem.first}{mend}"
 
     def _expected(self) -> str:
         """The expectation of 1/p: the number of actions that the policy could take."""

@@ -188,8 +188,9 @@ class EventSurvey:
 
     def listed(self, counts: Mapping[str, Count]) -> tuple[Problem, ...]:
         table = self.layout.table
+        line = table.line if table.of_lines else lambda row: None
         return tuple(
-            Problem(text, count, row, table.line(row) if table.of_lines else None, self.mends.get(text, ""))
+            Problem(text, count, row, line(row), table.place(row), self.mends.get(text, ""))
             for text, (count, row) in counts.items()
         )
 

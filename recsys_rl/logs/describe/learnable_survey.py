@@ -46,7 +46,7 @@ def survey_learnable(
         context=context,
         derived=choices.header is not None,
         sound=sound,
-        first=choices.row_name(1),
+        first=choices.layout.table.place(1),
         has_candidates="candidates" in choices.roles,
     )
 
@@ -172,7 +172,7 @@ def _excess(
     independent = rows.sum() ** 2 / (rows**2).sum()
     if not too_often(shown, possible, constant, independent, len(items)):
         return None
-    first = choices.row_name(int(sums["first"][0]))
+    first = choices.layout.table.place(int(sums["first"][0]))
     return Excess(choices.id_of(items[0]), shown, constant * possible, first)
 
 

@@ -26,11 +26,6 @@ class LoggedChoices:
         self.layout, self.roles, self.names = layout, layout.roles, layout.table.names
         self.items, self.slate_size, self.header = items, slate_size, header
 
-    def row_name(self, row: int) -> str:
-        """The words for a row, from 1: of a text file its line, as an editor counts."""
-        table = self.layout.table
-        return f"line {table.line(row):,}" if table.of_lines else f"row {row:,}"
-
     def kind(self, cells: pl.Expr) -> Kind:
         """The type of an expression on the scan."""
         return self.layout.scan.select(cells=cells).collect_schema()["cells"]

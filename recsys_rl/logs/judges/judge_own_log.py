@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.data.tables.columns import log_name
 from recsys_rl.errors import UserError, amount, listed, one_line
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.mixture import Fixed
@@ -64,7 +65,7 @@ def print_estimates(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
 
     Raises UserError without such a file.
     """
-    log = one_line(" + ".join(Path(file).name for file in checkpoint.config.agent_config.log))
+    log = one_line(" + ".join(Path(log_name(file)).name for file in checkpoint.config.agent_config.log))
     file = path.resolve().with_name(ESTIMATES)
     judge = f"recsys-rl ope --log FILE --checkpoint {path}"
     if not file.is_file():
@@ -135,9 +136,16 @@ def judge_on_tables(run: Run, checkpoint: Path) -> None:
         say(line)
     say(f"{BEST}: {listed([str(catalogue.id_of(row)) for row in rows])}, for everybody")
     say(agreement_line(name, run.agent, read.log, read.catalogue))
-    files = [word for file in options.log for word in ("--log", file)]
-    command = shlex.join(["recsys-rl", "ope", *files, "--checkpoint", str(checkpoint)])
-    announce(f"all estimates: {path}; to print them for this log or a newer one: {command}")
+    again = to_judge_again(options.log, checkpoint)
+    announce(f"all estimates: {path}; to print them for this log or a newer one: {again}")
+
+
+def to_judge_again(log: Sequence[str], checkpoint: Path) -> str:
+    """What prints the estimates of a policy: a command, or a call of Python if the log is a data frame."""
+    if any(log_name(file) != file for file in log):
+        return f"recsys_rl.ope(log=FRAME, checkpoint={str(checkpoint)!r})"
+    files = [word for file in log for word in ("--log", file)]
+    return shlex.join(["recsys-rl", "ope", *files, "--checkpoint", str(checkpoint)])
 
 
 def _rivals(run: Run, logged: Logged, best: BestItems) -> Iterator[Playable]:

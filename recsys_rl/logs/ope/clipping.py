@@ -1,4 +1,4 @@
-"""The choice of a clip c from a grid: by estimated mean squared error, or by SLOPE."""
+"""The choice of a clip c from a grid by estimated mean squared error."""
 
 from __future__ import annotations
 
@@ -33,31 +33,3 @@ def by_error(
         errors.append(standard_error(estimator.clipped(log, clip), users) ** 2 + bias**2)
     error = torch.stack(errors)
     return grid[int((error <= error.min() * (1 + 1e-12)).nonzero().max())]
-
-
-# Su, Srinath and Krishnamurthy 2020, "Adaptive estimator selection for off-policy evaluation" (SLOPE): from
-# the least biased to the most, the last c whose estimate agrees with all before it:
-# |theta_i - theta_j| <= width_i + (sqrt 6 - 1) width_j for all j before i
-def by_slope(
-    estimator: Estimator,
-    log: Evidence,
-    users: Tensor | None = None,
-    grid: Sequence[float] = (),
-    spread: float = 2.0,
-) -> float:
-    """The c of the grid by SLOPE; an interval is ``spread`` standard errors wide to each side.
-
-    ``users`` and ``grid``: as in ``by_error``.
-    """
-    assert estimator.clip is not None
-    grid = grid or estimator.clip.grid
-    known: list[tuple[float, float]] = []
-    chosen = grid[-1]
-    for clip in reversed(grid):  # from the least biased
-        terms = estimator.clipped(log, clip)
-        value, width = float(terms.mean()), spread * float(standard_error(terms, users))
-        if any(abs(value - other) > width + (6**0.5 - 1) * theirs for other, theirs in known):
-            break
-        known.append((value, width))
-        chosen = clip
-    return chosen

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from recsys_rl.data.tables.columns import DecisionFile, log_name
 from recsys_rl.evaluation.policies import check_once
 from recsys_rl.logs.ope.judge import LOGGED
-from recsys_rl.settings.fields import Count, Positive, Range, Share, check_fields, check_used
+from recsys_rl.settings.fields import Count, Range, Share, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.settings.shared import Seed
 from recsys_rl.types import UserError
@@ -77,15 +77,11 @@ class OpeConfig(DecisionFile):
     draws: Count = 8
     """Actions drawn from the policy for each row, over which its values are averaged. Without effect for
     single items if rows times items is at most 1,000,000: there the average is over every item, exact."""
-    clip: Literal["error", "slope"] = "error"
-    """Choice of the clip c of weights: by estimated mean squared error, or by SLOPE."""
     clusters: Annotated[int, Range(2, 10**6)] | None = None
     """Clusters of items for mips and offcem, by k-means of the embeddings (default: the square root of the
     number of items)."""
-    interval: Literal["student-t", "bootstrap", "bernstein"] = "student-t"
-    """Interval over users. bernstein is for one step, and needs --largest-weight."""
-    largest_weight: Positive | None = None
-    """The largest weight that the policy and the logging policy can have."""
+    interval: Literal["student-t", "bootstrap"] = "student-t"
+    """Interval over users."""
     seed: Seed = 0
     """The seed of folds, draws and models."""
     threads: Annotated[int, Range(0, 1024)] = 1
@@ -113,8 +109,6 @@ class OpeConfig(DecisionFile):
             raise UserError("--verdict is on a policy, against what the log earned: name another one.")
         if self.verdict == TARGET and self.target is None:
             raise UserError("--verdict target is on the policy of --target: give --target FILE.")
-        unbounded = self.interval != "bernstein" and self.largest_weight is not None
-        check_used(("largest_weight", unbounded, "only with --interval bernstein"))
 
     @property
     def source(self) -> str:

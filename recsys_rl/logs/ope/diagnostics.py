@@ -25,7 +25,6 @@ PROMISES = {
     "model": "no promise: the spread of a learned model's answers, without the model's error",
     "clip": "no promise: the spread of an estimate with a clip, without the error that the clip makes",
     "cluster": "no promise: the spread of an estimate by clusters, without the error of items that differ",
-    "bernstein": "holds for every number of users if no reward lies outside those of the log; wide",
 }
 """The promise of each kind of interval, as the report prints it."""
 NO_PROMISE = ("model", "clip", "cluster")
@@ -117,35 +116,6 @@ def bootstrap(
     ordered = sorted(values)
     tail = int((resamples + 1) * (1 - level) / 2)  # 1,999 resamples: the 50th smallest and the 50th largest
     return ordered[max(tail, 1) - 1], ordered[-max(tail, 1)]
-
-
-# mean +- sqrt(2 s^2 ln(4/alpha) / U) + 7 R ln(4/alpha) / (3 (U - 1)): Maurer and Pontil 2009, both sides
-def bernstein(
-    terms: Tensor, low: float, high: float, users: Tensor | None = None, level: float = 0.95
-) -> tuple[float, float]:
-    """The empirical Bernstein interval of terms that lie in [low, high] for every log.
-
-    ``low`` and ``high`` follow from the largest weight that the two policies can have, not the largest in
-    this log. Raises UserError if a term lies outside, or if users have different numbers of rows.
-    """
-    if float(terms.min()) < low - 1e-9 or float(terms.max()) > high + 1e-9:
-        raise UserError(
-            f"A term of the estimate lies outside [{low:g}, {high:g}]: give the bound that the policies have."
-        )
-    if users is not None:
-        total, count = by_user(users, terms)
-        if float(count.min()) != float(count.max()):
-            raise UserError(
-                "The Bernstein interval needs the same number of rows for each user: choose student-t."
-            )
-        terms = total / count
-    number = len(terms)
-    if number < 2:
-        raise UserError("The log has one user: an interval over users needs at least two, so add users.")
-    log = math.log(4 / (1 - level))
-    half = math.sqrt(2 * float(terms.var()) * log / number) + 7 * (high - low) * log / (3 * (number - 1))
-    mean = float(terms.mean())
-    return max(mean - half, low), min(mean + half, high)
 
 
 # max w * max |r - q| / (N se)

@@ -128,9 +128,6 @@ class Estimator:
     weights: Callable[[Evidence], Tensor] | None = last_weights  # (N,), of expectation 1; None: it uses none
     clip: Clip | None = None
     normalised: bool = False  # True if a term depends on the other sessions
-    # From the smallest and the largest reward and the largest possible weight to the bounds of a term at one
-    # step, which holds for every log; None: it has no such bound.
-    bounds: Callable[[float, float, float], tuple[float, float]] | None = None
 
     def clipped(self, log: Evidence, clip: float) -> Tensor:
         """(N,): the score with the clip ``clip``."""
@@ -280,23 +277,14 @@ def in_world(log: Evidence) -> Tensor:
     return _given(log.world)
 
 
-def _rewards_bounds(least: float, best: float, largest: float) -> tuple[float, float]:
-    return largest * min(least, 0.0), largest * max(best, 0.0)
-
-
-def _doubly_robust_bounds(least: float, best: float, largest: float) -> tuple[float, float]:
-    """Bounds of v + w (r - q), with q and v within the rewards."""
-    return least - largest * (best - least), best + largest * (best - least)
-
-
 E = Estimator
 ONE, SEVERAL, CLUSTER = (ONE_STEP,), (STEPS,), (ONE_STEP, ITEM, CLUSTERS)
 _ALL = (
     # of one step
     E("dm", "direct method", (ONE_STEP, MODEL), model_alone, weights=None),
-    E("ips", "Horvitz and Thompson 1952", ONE, weighted_rewards, bounds=_rewards_bounds),
+    E("ips", "Horvitz and Thompson 1952", ONE, weighted_rewards),
     E("snips", "Swaminathan and Joachims 2015", ONE, normalised_rewards, normalised=True),
-    E("dr", "Dudik, Langford and Li 2011", (*ONE, MODEL), doubly_robust, bounds=_doubly_robust_bounds),
+    E("dr", "Dudik, Langford and Li 2011", (*ONE, MODEL), doubly_robust),
     E("sndr", "dr with weights divided by their mean", (*ONE, MODEL), normalised_doubly_robust,
       normalised=True),
     E("clipped-ips", "Ionides 2008", ONE, weighted_rewards, clip=Clip(clipped, GRID)),

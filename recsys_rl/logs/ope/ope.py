@@ -191,9 +191,7 @@ def _targets(options: OpeConfig) -> dict[str, Callable[[ReplayedLog], Target]]:
 
 
 def settings_of(options: OpeConfig) -> Settings:
-    intervals = Intervals(
-        options.interval, largest_weight=options.largest_weight, seed=options.seed, clip=options.clip
-    )
+    intervals = Intervals(options.interval, seed=options.seed)
     return Settings(intervals, options.draws, options.clusters, options.world)
 
 

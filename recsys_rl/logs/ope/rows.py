@@ -20,7 +20,6 @@ from recsys_rl.logs.ope.diagnostics import (
     SURE,
     Calibration,
     WeightReport,
-    bernstein,
     bootstrap,
     calibration,
     largest_move,
@@ -43,13 +42,11 @@ from recsys_rl.types import UserError
 
 @dataclass(frozen=True)
 class Intervals:
-    """The kind and the settings of intervals, and the choice of clips."""
+    """The kind and the settings of intervals."""
 
-    kind: Literal["student-t", "bootstrap", "bernstein"] = "student-t"
+    kind: Literal["student-t", "bootstrap"] = "student-t"
     level: float = 0.95
-    largest_weight: float | None = None  # what the two policies can have at most, for bernstein
     seed: int = 0  # of bootstrap
-    clip: Literal["error", "slope"] = "error"  # by estimated squared error, or by SLOPE
 
 
 @dataclass(frozen=True)
@@ -79,13 +76,8 @@ def score(
     knowledge: Knowledge | None = None,
     names: Collection[str] = ESTIMATORS,
 ) -> Scored:
-    """Run the estimators ``names`` whose needs the evidence meets. ``users`` (N,).
-
-    Raises UserError for an interval that no estimator has on this log.
-    """
+    """Run the estimators ``names`` whose needs the evidence meets. ``users`` (N,)."""
     how, knowledge = how or Intervals(), knowledge or Knowledge()
-    if how.kind == "bernstein":
-        _check_bernstein(log, how)
     model, known, scored = _calibration(log), met(log), Scored([], {})
     for estimator in ESTIMATORS.values():
         if estimator.name in names and known.issuperset(estimator.needs):
@@ -106,7 +98,7 @@ def _row(
 ) -> tuple[Estimate, Tensor]:
     evaluate, clip = estimator.score, None
     if estimator.clip is not None:
-        clip = (clipping.by_slope if how.clip == "slope" else clipping.by_error)(estimator, log, users)
+        clip = clipping.by_error(estimator, log, users)
         evaluate = _with_clip(estimator, clip)
     terms, needs = evaluate(log), estimator.needs
     residuals = _weighed(log, estimator) @ log.discounts  # (N,)
@@ -130,7 +122,10 @@ def _row(
         """The estimate from the sessions ``rows`` (B,) alone, where one may be several times."""
         return float((evaluate(log.rows(rows)) if estimator.normalised else terms[rows]).mean())
 
-    row = _with_interval(row, estimator, again, log, terms, users, how)
+    if how.kind == "bootstrap":
+        generator = torch.Generator().manual_seed(how.seed)
+        low, high = bootstrap(again, len(terms), generator, users, how.level)
+        row = replace(row, low=low, high=high, interval="bootstrap")
     doubts = tuple(text for need, text in knowledge.doubts.items() if need in needs)
     row = replace(row, clip=clip, warnings=(*doubts, *row.warnings))
     if MODEL in needs and model is not None:
@@ -206,44 +201,6 @@ def plain_row(
         warnings=tuple(warnings),
         move=move,
     )
-
-
-def _with_interval(
-    row: Estimate,
-    estimator: Estimator,
-    estimate: Callable[[Tensor], float],
-    log: Evidence,
-    terms: Tensor,
-    users: Tensor,
-    how: Intervals,
-) -> Estimate:
-    if how.kind == "bootstrap":
-        generator = torch.Generator().manual_seed(how.seed)
-        low, high = bootstrap(estimate, len(terms), generator, users, how.level)
-        return replace(row, low=low, high=high, interval="bootstrap")
-    if how.kind == "bernstein" and estimator.bounds is not None and how.largest_weight is not None:
-        low, high = estimator.bounds(float(log.rewards.min()), float(log.rewards.max()), how.largest_weight)
-        low, high = bernstein(terms, low, high, users, how.level)
-        return replace(row, low=low, high=high, interval="bernstein")
-    return row
-
-
-def _check_bernstein(log: Evidence, how: Intervals) -> None:
-    if log.rewards.shape[1] > 1:
-        raise UserError(
-            "The Bernstein interval of sessions with several steps is as wide as everything that can be "
-            "earned: choose --interval student-t or bootstrap."
-        )
-    if how.largest_weight is None:
-        raise UserError(
-            "The Bernstein interval needs the largest weight that the two policies can have, not the largest "
-            "in the log: give --largest-weight."
-        )
-    if float(log.weights.max()) > how.largest_weight:
-        raise UserError(
-            f"The log has the weight {float(log.weights.max()):g}, above --largest-weight "
-            f"{how.largest_weight:g}: give the largest that is possible."
-        )
 
 
 def _calibration(log: Evidence) -> Calibration | None:

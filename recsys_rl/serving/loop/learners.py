@@ -2,9 +2,9 @@
 
 From sessions two learn, as each is at times the better one: PPO inside users who are learned from the log,
 which begins with the champion's weights, and conservative Q-learning from the decisions themselves. From
-single decisions learn `reinforce`, which begins with the champion's weights, and weighted cloning. Where many
-items have texts that the champion does not know, weighted cloning also learns with encodings made of the
-items of now.
+single decisions learn `reinforce`, which begins with the champion's weights, and another one from nothing:
+the direct method where items are known by features, else weighted cloning. Where many items have texts that
+the champion does not know, that one gets encodings made of the items of now.
 
 Every run has the champion's seed, as the seed says which users are held out: so nobody who is judged on has
 ever been learned from.
@@ -21,7 +21,7 @@ from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint, save
 from recsys_rl.checkpoint.home import split_of
-from recsys_rl.checkpoint.stock import encoded_anew
+from recsys_rl.checkpoint.stock import encoded_anew, find_encoding
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.users.file import load_users
@@ -69,9 +69,16 @@ def learners_of(champion: Checkpoint, unknown: bool) -> tuple[Learner, ...]:
     ``unknown``: many items have texts that it does not know. In sessions an observation holds the items that
     were shown, by the champion's encodings, so that a candidate with others could not take its place.
     """
-    if champion.interface.session_length > 1:
+    interface, encoding = champion.interface, find_encoding(champion)
+    if interface.session_length > 1:
         return OF_SESSIONS
-    return (*OF_DECISIONS, ANEW) if unknown else OF_DECISIONS
+    how = "with new encodings of the items" if unknown else "from nothing"
+    if encoding is not None and encoding.knows_items and interface.slate_size == 1:
+        learner = Learner("direct", f"the expected reward of each item, {how}", _from_log("direct", unknown))
+    else:
+        clone = _from_log("bc", unknown, weighted=True)
+        learner = Learner("bc", f"the log's decisions, weighted by reward and rarity, {how}", clone)
+    return WARM, learner
 
 
 def _inside_users(task: Task) -> Path:
@@ -115,7 +122,6 @@ def _is_fitted(users: Path) -> bool:
 
 def _from_log(algo: str, anew: bool = False, **settings: Any) -> Callable[[Task], Path]:
     """The learner from the decisions themselves. ``anew``: with encodings made of the items of now."""
-    name = f"{algo}-anew" if anew else algo
 
     def learn(task: Task) -> Path:
         place = _anew(task) if anew else task.champion.file
@@ -126,7 +132,7 @@ def _from_log(algo: str, anew: bool = False, **settings: Any) -> Callable[[Task]
             given["total_timesteps"] = task.decisions
         if given.pop("warm", False):
             given["init_from"] = str(task.champion.file)
-        return _trained(task, name, algo=algo, checkpoint=str(place), log=(str(task.log),), **given)
+        return _trained(task, algo, algo=algo, checkpoint=str(place), log=(str(task.log),), **given)
 
     return learn
 
@@ -172,8 +178,4 @@ OF_SESSIONS = (
     Learner("ppo", "PPO inside users learned from the log, from the champion's weights", _inside_users),
     Learner("cql", "conservative Q-learning from the log", _from_log("cql", temperature=TEMPERATURE)),
 )
-OF_DECISIONS = (
-    Learner("reinforce", "from the log, from the champion's weights", _from_log("reinforce", warm=True)),
-    Learner("bc", "the log's decisions, weighted by reward and rarity", _from_log("bc", weighted=True)),
-)
-ANEW = Learner("bc-anew", "as bc, with new encodings of the items", _from_log("bc", anew=True, weighted=True))
+WARM = Learner("reinforce", "from the log, from the champion's weights", _from_log("reinforce", warm=True))

@@ -17,7 +17,7 @@ from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.checkpoint.home import split_of
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.logs.source import open_log
-from recsys_rl.serving.loop.learners import ANEW, Learner, Task, learners_of
+from recsys_rl.serving.loop.learners import OF_SESSIONS, Learner, Task, learners_of
 from recsys_rl.serving.loop.rounds import (
     LOG,
     Candidate,
@@ -230,9 +230,9 @@ def _unknown_part(share: float, learners: Sequence[Learner]) -> str:
     """A sentence if many items of the place have texts that only new encodings would know; "" if not."""
     if share <= MOST_UNKNOWN:
         return ""
-    mend = "train a policy without --checkpoint, which makes new encodings"
-    if ANEW in learners:
-        mend = "one candidate more learns from nothing, with new encodings"
+    mend = f"the candidate {learners[-1].name} learns with new encodings"
+    if learners is OF_SESSIONS:
+        mend = "train a policy without --checkpoint, which makes new encodings"
     return (
         f"{share:.0%} of the items have texts that the champion takes for other, and new encodings would "
         f"know: {mend}."

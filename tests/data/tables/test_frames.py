@@ -113,8 +113,12 @@ def test_train_names_the_data_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    recsys_rl.train(algo="bc", log=decisions(600), folder=tmp_path / "run", **SHORT)
-    assert "data: the data frame;" in capsys.readouterr().err
+    path = recsys_rl.train(algo="bc", log=decisions(600), folder=tmp_path / "run", **SHORT)
+    assert recsys_rl.evaluate(path)["headline"] == "bc"
+    said = capsys.readouterr().err
+    assert "data: the data frame;" in said and f"{path} is of the data frame," in said
+    assert f"recsys_rl.ope(log=FRAME, checkpoint={str(path)!r})" in said  # what prints the estimates again
+    assert str(tmp_path / "cache") not in said and ".parquet" not in said
 
 
 def test_ope_gives_the_same_table(runs: tuple[pl.DataFrame, str, list[Path]]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from recsys_rl.data.tables.item_encoding import Features, ItemEncoding, StockItem
 from recsys_rl.data.tables.items import read_items
 from recsys_rl.types import UserError
 
@@ -36,3 +38,13 @@ def test_ids_that_a_log_of_numbers_can_not_have_are_counted(tmp_path: Path) -> N
     facts = read_items(path, "item", text_ids=False)
     assert facts.ids == [1, 2] and "whole numbers: 2, such as 'A7'" in facts.note
     assert "whole numbers" not in read_items(path, "item", text_ids=True).note
+
+
+def test_genres_of_items_by_hand() -> None:
+    """One that the encoding does not know is in no column; an item may have several, or none."""
+    rows: list[Features] = [{"genres": ["b", "x"]}, {}, {"genres": ["a", "b", "a"]}, {"genres": []}]
+    items = [StockItem(f"i{at}", "", row) for at, row in enumerate(rows)]
+    found = ItemEncoding(genres=("a", "b")).catalogue(items, torch.zeros(4), "made up")
+    assert found.attributes["genres"].tolist() == [[0, 1], [0, 0], [1, 1], [0, 0]]
+    assert found.embedding.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+    assert ItemEncoding().catalogue(items, torch.zeros(4), "made up").attributes["genres"].shape == (4, 0)

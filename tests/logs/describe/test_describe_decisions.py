@@ -262,3 +262,21 @@ def test_a_recorded_log_is_described_by_its_signals(
     frame = pl.read_parquet(tmp_path / "log.parquet")
     frame.with_columns(exclude=pl.col("items")).write_parquet(tmp_path / "bad.parquet")
     assert describe(tmp_path / "bad.parquet").problems == (Problem("items that the row excludes", 20, 1),)
+
+
+def test_a_row_of_a_folder_is_named_by_its_file(tmp_path: Path) -> None:
+    """`ope` and `data describe` count rows within the file that has them, not through the folder."""
+    for name, chance in (("a", 0.5), ("b", 1.5), ("c", 2.0)):
+        rows = {
+            "user": [f"{name}{k}" for k in range(4)],
+            "item": [*"xyxy"],
+            "reward": [1.0] * 4,
+            "propensity": [0.5] * 3 + [chance],
+        }
+        pl.DataFrame(rows).write_parquet(tmp_path / f"{name}.parquet")
+    (problem,) = describe(tmp_path).problems
+    assert (problem.count, problem.first_row, problem.first) == (2, 8, "row 4 of b.parquet")
+    with pytest.raises(UserError, match=r"propensity is 1\.5 in row 4 of b\.parquet"):
+        read_table(tmp_path)
+    (problem,) = describe(tmp_path / "b.parquet").problems
+    assert problem.first == "row 4"

@@ -113,7 +113,6 @@ def test_an_error_beyond_chance_is_a_broken_log() -> None:
     ("options", "words"),
     [
         (["--policy", "random"], "--policy"),
-        (["--clip", "slope"], "--clip"),
         (["--verdict", "random"], "--verdict"),
         (["--jobs", "2"], "--jobs"),
     ],

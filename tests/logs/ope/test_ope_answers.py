@@ -144,8 +144,7 @@ def many_slates(folder: Path) -> list[str]:
 JUDGED = ["--policy", "random", "--policy", "untrained", "--draws", "3"]
 CASES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "clicks": (clicks, ["--policy", "random", "--no-world"]),
-    "clicks slope": (clicks, ["--no-world", "--clip", "slope", "--q", "logistic", "--q-by", "place"]),
-    "clicks bernstein": (clicks, ["--no-world", "--interval", "bernstein", "--largest-weight", "2.5"]),
+    "clicks by place": (clicks, ["--no-world", "--q", "logistic", "--q-by", "place"]),
     "clicks drawn": (clicks, ["--no-world", "--policy", "random", "--draws", "3"]),
     "clicks mlp": (clicks, ["--policy", "random", "--q", "mlp"]),
     "unknown": (unknown, ["--policy", "random", "--no-world", "--compare", "target", "random"]),

@@ -13,17 +13,15 @@ from scipy import stats
 
 from benchmarks.harness.evidence import of_decisions
 from recsys_rl.errors import UserError
-from recsys_rl.logs.ope.clipping import by_error, by_slope
+from recsys_rl.logs.ope.clipping import by_error
 from recsys_rl.logs.ope.compare import recommend
 from recsys_rl.logs.ope.diagnostics import (
     MOST_MOVE,
     WeightReport,
-    bernstein,
     bootstrap,
     calibration,
     effective_sample_size,
     pareto_k,
-    standard_error,
     student_t,
     unsupported_mass,
     user_terms,
@@ -76,16 +74,6 @@ def test_bootstrap_resamples_whole_users() -> None:
     assert set(seen) == {(0, 0, 2, 2), (0, 1, 2, 3, 4), (1, 1, 3, 3, 4, 4)}
 
 
-def test_bernstein_interval_by_hand_and_wider_than_the_t_interval() -> None:
-    terms = torch.tensor([0.0, 1.0] * 200, dtype=F64)
-    half = math.sqrt(2 * float(terms.var()) * math.log(80) / 400) + 7 * 2 * math.log(80) / (3 * 399)
-    assert bernstein(terms, 0, 2) == pytest.approx((0.5 - half, 0.5 + half))
-    low, high = student_t(terms)
-    assert 0.5 - half < low < high < 0.5 + half
-    with pytest.raises(UserError):
-        bernstein(terms, 0, 0.9)
-
-
 def test_one_user_is_refused() -> None:
     with pytest.raises(UserError):
         student_t(torch.ones(5).double(), torch.zeros(5, dtype=torch.int64))
@@ -119,25 +107,10 @@ def test_clip_by_error_halves_the_error_where_hardly_anything_overlaps() -> None
     assert errors["chosen"] < 0.5 * errors["unclipped"]
 
 
-def test_both_choices_leave_weights_alone_that_need_no_clip() -> None:
+def test_weights_that_need_no_clip_are_left_alone() -> None:
     log = of_decisions(torch.ones(50).double(), torch.rand(50).double())
     assert by_error(CLIPPED, log) == GRID[-1] == INFINITE
     assert by_error(ESTIMATORS["sg"], log) == 0.0
-    assert by_slope(CLIPPED, log) == 1.0  # all estimates agree: the most biased is as good
-    heavy = of_decisions(torch.full((500,), 3.0).double(), torch.ones(500).double())
-    assert by_slope(CLIPPED, heavy) == 5.0  # a smaller one would differ for sure
-
-
-@pytest.mark.parametrize(("share", "chosen"), [(0.99, INFINITE), (1.01, 1.0)])
-def test_slope_stops_where_two_estimates_differ_by_more_than_their_widths_allow(
-    share: float, chosen: float
-) -> None:
-    """|theta_i - theta_j| against width_i + (sqrt 6 - 1) width_j: Su et al. 2020, section 3."""
-    log, _ = overlap(3, 1.0)
-    i, j = CLIPPED.clipped(log, 1.0), CLIPPED.score(log)
-    gap = abs(float(i.mean() - j.mean()))
-    allowed = float(standard_error(i)) + 1.449489742783178 * float(standard_error(j))
-    assert by_slope(CLIPPED, log, None, (1.0, INFINITE), spread=share * gap / allowed) == chosen
 
 
 def test_effective_sample_size_and_lost_mass_by_hand() -> None:

@@ -213,7 +213,7 @@ def test_new_estimator_is_one_entry(
     """Its row has the interval and the warnings of its kind, and its needs decide where it is computed."""
     log, mine = files
     ips = ESTIMATORS["ips"]
-    half = replace(ips, name="half", score=lambda of: ips.score(of) / 2, bounds=None)
+    half = replace(ips, name="half", score=lambda of: ips.score(of) / 2)
     monkeypatch.setitem(ESTIMATORS, "half", half)
     monkeypatch.setitem(ESTIMATORS, "of-slates", replace(half, name="of-slates", needs=(SLATE,)))
     found = judged(tmp_path, log, "--target", str(mine))
@@ -222,15 +222,6 @@ def test_new_estimator_is_one_entry(
     assert rows["half"]["ess"] == rows["ips"]["ess"] and rows["half"]["interval"] == "student-t"
     missing = next(part for part in found["not_computed"] if "sips" in part["estimators"])
     assert "of-slates" in missing["estimators"] and "half" in capsys.readouterr().out
-
-
-def test_clip_by_slope_and_by_error_differ(files: tuple[Path, Path], tmp_path: Path) -> None:
-    log, mine = files
-    clips = {}
-    for how in ("error", "slope"):
-        found = judged(tmp_path, log, "--target", str(mine), "--clip", how)
-        clips[how] = {row["estimator"]: row["clip"] for row in found["rows"] if row["clip"] is not None}
-    assert clips["error"]["sg"] == 0 and clips["slope"]["sg"] > 0  # SLOPE takes the last that agrees
 
 
 def test_own_log_without_propensities_is_judged_by_estimated_ones(tmp_path: Path) -> None:

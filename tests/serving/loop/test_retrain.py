@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import shutil
@@ -282,12 +283,21 @@ def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path)
     assert both[1] == verdict and both[0].look == 2  # whatever was judged before
 
 
-def test_new_encodings_are_for_single_decisions_and_many_unknown_texts(tmp_path: Path) -> None:
-    one = load(policy(tmp_path / "one.pt", clicks(tmp_path / "clicks.csv"), "reinforce"))
+def test_the_second_learner_of_single_decisions_is_by_what_is_known_of_items(tmp_path: Path) -> None:
+    log, items = clicks(tmp_path / "clicks.csv"), tmp_path / "items.csv"
+    write_csv(items, ["item", "brand"], [[f"i{item}", "ab"[item % 2]] for item in range(4)])
+    by_id = load(policy(tmp_path / "ids.pt", log, "reinforce"))
+    known = load(policy(tmp_path / "known.pt", log, "reinforce", items=str(items)))
+    in_slates = dataclasses.replace(known, interface=dataclasses.replace(known.interface, slate_size=2))
     weights = ("clicked=1", "dwell=0.5")
-    of_sessions = policy(tmp_path / "2.pt", sessions(tmp_path / "log.csv"), "reinforce", weights=weights)
-    cases = [(of, unknown) for of in (one, load(of_sessions)) for unknown in (False, True)]
-    assert [len(learners.learners_of(*case)) for case in cases] == [2, 3, 2, 2]
+    of_sessions = load(
+        policy(tmp_path / "2.pt", sessions(tmp_path / "log.csv"), "reinforce", weights=weights)
+    )
+    wanted = [(by_id, "bc"), (known, "direct"), (in_slates, "bc"), (of_sessions, "cql")]
+    for of, second in wanted:
+        for unknown in (False, True):
+            first, other = learners.learners_of(of, unknown)
+            assert (first.name, other.name) == ("ppo" if of is of_sessions else "reinforce", second)
 
 
 @pytest.mark.parametrize(("number", "unknown"), [(0, 0), (20, 10 / 620), (200, 190 / 800)])
@@ -301,8 +311,7 @@ def test_texts_that_new_encodings_would_leave_out_are_no_reason_for_them(
     checkpoint = load(policy(tmp_path / "p.pt", log, "reinforce", items=str(items)))
     new = [StockItem(f"n{at}", "", {"brand": f"new {at % 2}"}) for at in range(number)]
     found = survey(log, over(checkpoint, [*items_of(checkpoint.catalogue), *new])).unknown
-    named = [of.name for of in learners.learners_of(checkpoint, found > turns.MOST_UNKNOWN)]
-    assert found == pytest.approx(unknown) and ("bc-anew" in named) == (number == 200)
+    assert found == pytest.approx(unknown) and (found > turns.MOST_UNKNOWN) == (number == 200)
 
 
 @pytest.mark.proof
@@ -326,7 +335,7 @@ def test_a_candidate_gets_new_encodings_where_many_items_have_unknown_texts(
             liked = decision["items"][0]["item_id"].startswith("n")
             send(client, event(decision, "clicked", float(liked)))
     module: Any = learners
-    killed, whole = [3], module.train
+    killed, whole = [2], module.train
 
     def train(*given: Any, **named: Any) -> Path:
         killed[0] -= 1
@@ -346,18 +355,18 @@ def test_a_candidate_gets_new_encodings_where_many_items_have_unknown_texts(
         elif path.name != "champion.pt":
             path.unlink()
     found = retrain(options(tmp_path, decisions=25_600))
-    assert [path.name for path in found] == ["reinforce-1.pt", "bc-1.pt", "bc-anew-1.pt"]
+    assert [path.name for path in found] == ["reinforce-1.pt", "direct-1.pt"]
     assert [sha256_of(path) for path in found] == wanted
     assert "33%" in capsys.readouterr().err
     values = json.loads((policies / "rounds/1/round.json").read_text())
     assert values["unknown"] == pytest.approx(1 / 3) and values["candidates"] == wanted
     brands = [encoding_of(load(path)).pieces[0].values for path in found]
-    assert brands == [("a", "b"), ("a", "b"), ("a", "b", "c")]
-    assert json.loads((policies / f"{wanted[2]}.json").read_text())["algo"] == "bc"
+    assert brands == [("a", "b"), ("a", "b", "c")]
+    assert json.loads((policies / f"{wanted[1]}.json").read_text())["algo"] == "direct"
     verdicts = [*gate_each(GateConfig(db=str(db), quiet=True), found)]
     assert [of.challenger for of in verdicts if of.sessions] == wanted
     with serving(policies, db) as client:
-        assert client.post("/v1/release/alias", json={"sha256": wanted[2]}).status_code == 200
+        assert client.post("/v1/release/alias", json={"sha256": wanted[1]}).status_code == 200
         context = {"age": 30.0, "device": "phone", "v": [0.5, 0.0]}
         shown = [recommend(client, f"v{at}", context=context)["items"][0]["item_id"] for at in range(40)]
         assert sum(name.startswith("n") for name in shown) > 20  # people like them
