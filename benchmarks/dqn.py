@@ -179,7 +179,8 @@ def catalogues(results: Path) -> str:
                     f"{min(values):.2f}",
                 )
                 body.append([f"`{env}`", LABELS[policy], *cells])
-        said.append(f"\n`{env}`: {seeds_of(own)}, {own.origin}, {duration(own.seconds)} a run")
+        of_ppo = "" if known[last].origin == own.origin else f"; the others {known[last].origin}"
+        said.append(f"\n`{env}`: {seeds_of(own)}, {own.origin}, {duration(own.seconds)} a run{of_ppo}")
     head = ["platform", "policy", "steps", "return", "95 % interval", "worst seed"]
     return (
         f"{newest.table(head, body)}\n\nSteps of training, or of the search for `searched` and `rule`. "

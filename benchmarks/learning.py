@@ -4,7 +4,7 @@
 
 Each run is the two commands that anyone can type (``recsys-rl train``, ``recsys-rl evaluate``) in a
 folder of its own, with one thread (`make-train` with two: --jobs 1); ``--jobs`` of them go side by side, or
-all nodes of a Ray cluster share them (``--on ray``). PPO on a platform has a second training, for
+all nodes of a Ray cluster share them (``--on ray``). PPO on `drift` has a second training, for
 the next reward alone (gamma 0) with a third of the steps, which makes the row `ranker`, and one evaluation
 plays both. Where benchmarks.experts has an expert of the platform, it joins with ``--policy``. A row of the
 table is the mean over seeds with a 95 % interval (Student's t over seeds; a seed changes the world's split,
@@ -94,7 +94,7 @@ TASKS |= {
     f"satiation-{name}": ("ppo", ["--env", "satiation", *FEWER, *settings])
     for name, settings in (EFFECTS | SENSITIVITY).items()
 }
-RANKED = ("drift",)  # tasks with the row `ranker`; elsewhere `expected` says the same
+RANKED = ("drift",)  # tasks with the row `ranker`; on `satiation` `expected` earned the same
 RANKER_PART = 3
 """`ranker` has a third of the steps, as what it learns lies one step ahead: with 600,000 steps it equals the
 oracle of the next reward on `satiation`."""

@@ -176,8 +176,10 @@ def platform(results: Path, task: str, only: Sequence[str] = ()) -> str:
     said = _origin(runs, task, "seed")
     if {"rule", "planner"} <= set(runs.policies):
         said += f"\nThe yardstick is {runs.yardstick}: {runs.learned} earns {percent(runs.gain())} more"
-        said += f",\nand closes {percent(runs.share())} of the way from it to the planner"
-        said += ", on the users whom the planner played" if runs.values(runs.learned, "share") else ""
+        measured = bool(runs.values(runs.learned, "share"))
+        if measured or runs.values(runs.learned, "users") == runs.values("planner", "users"):
+            said += f",\nand closes {percent(runs.share())} of the way from it to the planner"
+            said += ", on the users whom the planner played" if measured else ""
         said += "."
     elif runs.yardstick.startswith(TRADE):
         gains = (
@@ -208,8 +210,9 @@ def _origin(runs: Runs, command: str, unit: str) -> str:
     """The sentence under a table: seeds, commands, commits, duration."""
     said = (
         f"{WORDS[len(runs.seeds)].capitalize()} seeds; intervals (Student's t) over seeds; `python -m "
-        f"benchmarks.learning {command}`,\n{runs.origin}; {duration(runs.seconds)} of training a {unit}."
+        f"benchmarks.learning {command}`,\n{runs.origin}"
     )
+    said += "." if runs.learned in runs.alone else f"; {duration(runs.seconds)} of training a {unit}."
     if runs.alone:
         names = " ".join(runs.alone)
         said += f"\nMeasured by itself: `python -m benchmarks.learning_rows {command} --rows {names}`."

@@ -1,7 +1,7 @@
 """A team's own log of many items, with a known answer: our learners beside models of the click.
 
     python -m benchmarks.many_items [--items 500] [--decisions 20000] [--loggers mild sharp] [--seeds 0-4]
-    python -m benchmarks.many_items --python V/bin/python [as above]
+    python -m benchmarks.many_items --peer vowpalwabbit --python V/bin/python [as above]
 
 The logs are made up (harness/many_items.py): contexts of 16 numbers, items with vectors, clicks by a logistic
 function of both and of a quality that no vector tells. `recsys-rl train --algo ALGO --log FILE --items FILE`
@@ -10,9 +10,9 @@ ids alone. On 2,000 other contexts the true rate of clicks of each policy is kno
 
 The rivals (peers/click_models.py) learn from the decisions that ``train`` does not hold out: a two-tower
 model of the click with early stopping, weighted classification by inverse propensity, and boosted trees. The
-last two need scikit-learn. ``--python`` adds Vowpal Wabbit to the rows of the same logs, and measures nothing
-else; V is an environment with the package vowpalwabbit (peers/vowpal_wabbit.py). A row of
-benchmarks/results/many_items.csv is one log and policy.
+last two need scikit-learn. ``--peer`` adds a library to the rows of the same logs, and measures nothing else;
+V is an environment with its package: vowpalwabbit (peers/vowpal_wabbit.py), or d3rlpy, which knows items by
+their numbers (peers/d3rlpy_cql.py). A row of benchmarks/results/many_items.csv is one log and policy.
 """
 
 from __future__ import annotations
@@ -48,9 +48,13 @@ LEARNERS: Mapping[str, Mapping[str, Any]] = {
     "bc --weighted": {"algo": "bc", "weighted": True},
     "cql": {"algo": "cql"},
 }
-VW = "vw --cb_adf"
-POLICIES = ("best possible", "logger", "logger, its best", *RIVALS, VW, *LEARNERS)
-PEER = tables.ROOT / "benchmarks" / "peers" / "vowpal_wabbit.py"
+VW, D3RLPY = "vowpalwabbit", "d3rlpy"
+PEERS: Mapping[str, tuple[str, str]] = {  # the row and the script in peers/ of a library
+    VW: ("vw --cb_adf", "vowpal_wabbit.py"),
+    D3RLPY: ("DiscreteCQL (d3rlpy)", "d3rlpy_cql.py"),
+}
+OF_PEERS = tuple(row for row, _ in PEERS.values())
+POLICIES = ("best possible", "logger", "logger, its best", *RIVALS, *OF_PEERS, *LEARNERS)
 KEYS = ("items", "decisions", "logger", "features", "seed", "policy")
 
 
@@ -89,16 +93,18 @@ def rows_of(
     return rows
 
 
-def of_vowpal_wabbit(problem: ManyItems, python: str, folder: Path, features: bool, seed: int) -> Row:
-    """The row of Vowpal Wabbit, which learns from the decisions that ``train`` does not hold out."""
+def of_peer(problem: ManyItems, library: str, python: str, folder: Path, features: bool, seed: int) -> Row:
+    """The row of a library, which learns from the decisions that ``train`` does not hold out."""
+    policy, script = PEERS[library]
     used = ~split_users(range(len(problem.contexts)), HELD_OUT, seed)
     columns = ("contexts", "chosen", "clicks", "propensities")
     known = {name: getattr(problem, name)[used] for name in columns}
     items = problem.items if features else np.zeros((0, 0))
     np.savez(folder / "problem.npz", **known, others=problem.others, items=items, number=len(problem.items))
-    seconds = answer_of_peer(python, PEER, "vowpalwabbit", folder)["seconds"]
+    script_file = tables.ROOT / "benchmarks" / "peers" / script
+    seconds = answer_of_peer(python, script_file, library, folder)["seconds"]
     best = problem.truth[np.arange(len(problem.truth)), np.load(folder / "shown.npy")]
-    return {"policy": VW, "greedy": float(best.mean()), "seconds": seconds}
+    return {"policy": policy, "greedy": float(best.mean()), "seconds": seconds}
 
 
 def truth_of(problem: ManyItems, checkpoint: Path, truth: Path) -> tuple[float, float]:
@@ -167,7 +173,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 (default)")
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
     parser.add_argument("--no-features", action="store_true", help="items are known by their ids alone")
-    parser.add_argument("--python", help="of an environment with vowpalwabbit, for its rows alone")
+    parser.add_argument("--peer", choices=PEERS, help="a library, for its rows alone")
+    parser.add_argument("--python", help="of an environment with the library of --peer")
     args = tables.parse(parser, "many_items")
     torch.set_num_threads(args.threads or 1)
     settings: dict[str, Any] = {}
@@ -179,8 +186,9 @@ def main() -> None:
             problem = made(args.items, args.decisions, logger, seed)
             with tempfile.TemporaryDirectory() as name:
                 folder, features = Path(name), not args.no_features
-                if args.python:
-                    found = [of_vowpal_wabbit(problem, args.python, folder, features, seed)]
+                if args.peer:
+                    python = args.python or sys.executable
+                    found = [of_peer(problem, args.peer, python, folder, features, seed)]
                 else:
                     found = rows_of(problem, folder, features, seed, args.learners, **settings)
             about: Row = {"items": args.items, "decisions": args.decisions, "logger": logger}

@@ -7,7 +7,7 @@ softmax(5 b profile . e) mixed with 0.2 of uniform; b = 0.5 logs and b = 1 is ju
 nominal 95 % intervals that hold the true return. In the case `no overlap` uniform logs judge b = 2 without
 mixture: ``warned`` counts the logs for which our output warns. Cases of `earlier users` have the defaults of
 commit 309d4ec. ``promise`` is the kind of the interval (logs/ope/diagnostics.py): where a clip is chosen on
-the log, by its error or by SLOPE, the interval promises nothing.
+the log, the interval promises nothing.
 
 `catalogue`: mean squared errors on 10,000 decisions over 2,000 items in 45 clusters, by the spread of items
 within a cluster, for a logger with strong and one with mild preferences. ``over_ips`` is that over ips's.

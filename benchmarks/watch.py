@@ -22,7 +22,7 @@ from recsys_rl.utils.logger import read_log
 
 TASKS = {
     "drift": ("ppo", ["--data", "synthetic"]),
-    "satiation": ("ppo", ["--env", "satiation", "--total-timesteps", "600000"]),  # as `make train`
+    "satiation": ("ppo", ["--env", "satiation", "--total-timesteps", "600000"]),
     "drift-a2c": ("a2c", ["--data", "synthetic"]),
     "drift-a2c-no-bonus": ("a2c", ["--data", "synthetic", "--ent-coef", "0"]),
 }

@@ -29,6 +29,8 @@ from recsys_rl.logs.checks import check_catalogue
 
 def write(log_file: str, checkpoint: str, dataset_id: str) -> None:
     """The sessions of a log of `recsys-rl record` as a new Minari data set."""
+    if dataset_id in minari.list_local_datasets():
+        sys.exit(f"The data set {dataset_id} exists: give another name or version.")
     known = load(checkpoint)
     source, log = open_log((log_file,), known), read_decisions(log_file)
     check_catalogue(log_file, log.header, known.catalogue)

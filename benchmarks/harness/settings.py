@@ -49,7 +49,7 @@ class Settings:
         return self.ppo.lr * (remaining if self.ppo.anneal_lr else 1)
 
     def ent_coef(self, remaining: float) -> float:
-        return self.ppo.ent_coef_at(remaining)
+        return self.ppo.ent_coef * (remaining if self.ppo.anneal_ent else 1)
 
     def clip_eps(self, remaining: float) -> float:
         return self.ppo.clip_eps * (remaining if self.anneal_clip else 1)

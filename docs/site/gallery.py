@@ -17,7 +17,7 @@ from benchmarks import shop_month
 from benchmarks.harness.newest import Row, origin, read
 from benchmarks.harness.returns import Runs, percent, spread, vector
 from benchmarks.harness.tables import RESULTS
-from benchmarks.learning_tables import DRAWN
+from benchmarks.learning_tables import DRAWN, SHOWN
 from docs.site.measured import anchor
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.assortment import COUPONS
@@ -55,7 +55,8 @@ def bar(policy: str, estimate: Interval) -> dict[str, Any]:
 
 def simulated(results: Path, name: str) -> Shown:
     """A platform on which benchmarks.learning trains PPO."""
-    runs = Runs(results, name)
+    task = {shown: task for task, shown in SHOWN.items()}.get(name, name)
+    runs = Runs(results, task)
     ours, rival = runs.mean(runs.learned), runs.yardstick
     left_out = {*LEFT_OUT} - ({"ppo"} if name in DRAWN else set())
     played = [policy for policy in runs.policies if policy not in left_out]
@@ -67,7 +68,7 @@ def simulated(results: Path, name: str) -> Shown:
         )
         ends = {"return_low": None, "return_high": None}  # of one seed there is no interval over seeds
         rows = [{"policy": policy, "return_mean": runs.mean(policy).mean, **ends} for policy in played]
-        return Shown(rows, claim, f"`python -m benchmarks.learning {name} --seeds 0`, {runs.origin}", rival)
+        return Shown(rows, claim, f"`python -m benchmarks.learning {task} --seeds 0`, {runs.origin}", rival)
     gain, who = runs.gain(), "PPO"
     if name in DRAWN:
         ours, who = runs.mean("ppo"), "PPO, where it draws its items,"
@@ -77,7 +78,7 @@ def simulated(results: Path, name: str) -> Shown:
         f"{more(gain)} `{rival}`, the best row that learns no network and sees only what PPO sees."
     )
     rows = [bar(policy, runs.mean(policy)) for policy in played]
-    return Shown(rows, claim, f"`python -m benchmarks.learning {name}`, {runs.origin}", rival)
+    return Shown(rows, claim, f"`python -m benchmarks.learning {task}`, {runs.origin}", rival)
 
 
 def more(gain: Interval) -> str:

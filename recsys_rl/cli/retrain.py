@@ -18,9 +18,9 @@ Examples:
   recsys-rl gate --db record.sqlite policies/ppo-1.pt            then judge them
 
 What is new in the record becomes a file in policies/log. From all sessions of training users so far learn PPO
-inside learned users and cql, or, where a session is one decision, reinforce and bc --weighted. The candidates
-are policies/ALGORITHM-ROUND.pt; policies/SHA256.json says what each learned from. docs/14_round_again.md
-explains it."""
+inside learned users and cql, or, where a session is one decision, reinforce and direct (bc --weighted where
+items are known by their ids alone, or are shown in lists). The candidates are policies/ALGORITHM-ROUND.pt;
+policies/SHA256.json says what each learned from. docs/14_round_again.md explains it."""
 
 
 def run(argv: list[str]) -> None:

@@ -382,8 +382,8 @@ PLATFORM = Platform(
             "agent_config": {
                 "lr": 2e-3,
                 "ent_coef": 0.01,
-                # Without a bonus in the second half the policy learns nearly as its most probable items: as
-                # long as it draws, it changes the skill by chance, and these items never learn to.
+                # Without a bonus in the second half the policy draws less and less, and learns what its
+                # most probable items do. As long as it draws much, chance changes the skill in its place.
                 "ent_fraction": 0.5,
                 "num_envs": 64,
                 "n_steps": 50,

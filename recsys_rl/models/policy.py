@@ -234,7 +234,9 @@ class OnPolicyLearner(NetworkPolicy[P]):
     def anneal(self) -> float:
         """Set the learning rate of this update. Returns the weight of its entropy bonus."""
         self.anneal_lr()
-        return self.config.ent_coef_at(self.remaining)
+        fraction = self.config.ent_fraction
+        left = max(0.0, (self.remaining - (1 - fraction)) / fraction) if self.config.anneal_ent else 1
+        return self.config.ent_coef * left
 
     def samples(self, rollout: Rollout) -> Samples:
         """The steps of a rollout in their order, with advantages by GAE and with returns.

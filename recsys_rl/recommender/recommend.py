@@ -266,7 +266,7 @@ def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation
 def aligned(rewards: Sequence[float | None]) -> list[str]:
     """Each expected reward in words, all with as many digits: three of the largest one."""
     largest = max((abs(reward) for reward in rewards if reward is not None), default=0.0)
-    digits = max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0
+    digits = min(9, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 0
     texts = ["" if reward is None else f"{reward:.{digits}f}" for reward in rewards]
     width = max(map(len, texts), default=0)
     return [text and f"  expected {text:>{width}}" for text in texts]

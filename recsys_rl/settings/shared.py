@@ -149,12 +149,6 @@ class OnPolicyConfig(AgentConfig):
     def steps_per_update(self) -> int:
         return self.n_steps * self.num_envs
 
-    def ent_coef_at(self, remaining: float) -> float:
-        """Weight of the entropy bonus where the share ``remaining`` of the run is left."""
-        if not self.anneal_ent:
-            return self.ent_coef
-        return self.ent_coef * max(0.0, 1 - (1 - remaining) / self.ent_fraction)
-
     def check(self, total_timesteps: int) -> None:
         """Raise FieldError if a minibatch is larger than the rollout."""
         batch_size = getattr(self, "batch_size", None)

@@ -39,7 +39,7 @@ def test_table(tmp_path: Path) -> None:
         for name in many_items.POLICIES
         for seed, value in enumerate((0.5, 0.6, 0.7) if name == "direct" else (0.4, 0.4, 0.4))
     ]
-    others = ("direct", many_items.VW)  # not measured on the other log
+    others = ("direct", *many_items.OF_PEERS)  # not measured on the other log
     rows += [row | {"logger": "sharp"} for row in rows if row["policy"] not in others]
     with (tmp_path / "many_items.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -49,12 +49,10 @@ def test_table(tmp_path: Path) -> None:
     cells, lacking = ([cell.strip() for cell in line.split("|")] for line in lines[2:4])
     assert cells[1:6] == ["500", "100", "mild", "vectors", "0.400"] and cells[6] == "0.200"
     # paired: t(2) s / sqrt(3) = 4.303 x .1 / 1.732 = .248
-    assert cells[12] == "0.600" and cells[-3:-1] == ["0.300", "+0.200 ± 0.248"]
+    assert cells[13] == "0.600" and cells[-3:-1] == ["0.300", "+0.200 ± 0.248"]
     assert lacking[3] == "sharp" and [at for at, cell in enumerate(lacking[1:-1], 1) if not cell] == [
-        11,  # Vowpal Wabbit
-        12,  # direct, its draws, and what it earns more
-        16,
-        17,
+        *(11, 12),  # of other libraries
+        *(13, 17, 18),  # direct, its draws, and what it earns more
     ]
     assert "--seeds 0,1,2`" in lines[-1]
 
@@ -64,11 +62,14 @@ def test_smoke_run(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     benchmark_here(many_items.main, tmp_path, "--smoke", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [row["policy"] for row in rows] == [name for name in many_items.POLICIES if name != many_items.VW]
+    assert [row["policy"] for row in rows] == [
+        name for name in many_items.POLICIES if name not in many_items.OF_PEERS
+    ]
 
 
-def test_vowpal_wabbit_finds_better_items_than_the_logger(tmp_path: Path) -> None:
-    pytest.importorskip("vowpalwabbit", reason="vowpalwabbit, of the extra peers, is not installed")
+@pytest.mark.parametrize(("library", "features"), [(many_items.VW, True), (many_items.D3RLPY, False)])
+def test_a_peer_finds_better_items_than_the_logger(tmp_path: Path, library: str, features: bool) -> None:
+    pytest.importorskip(library, reason=f"{library} is not installed")
     problem = made(12, 6_000, "mild", 0)
-    found = many_items.of_vowpal_wabbit(problem, sys.executable, tmp_path, True, 0)["greedy"]
+    found = many_items.of_peer(problem, library, sys.executable, tmp_path, features, 0)["greedy"]
     assert found > float((problem.logger * problem.truth).sum(1).mean()) + 0.05

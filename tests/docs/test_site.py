@@ -100,7 +100,7 @@ def test_the_gallery_shows_each_platform(name: str, tmp_path: Path, monkeypatch:
 
 
 def test_a_claim_has_the_mean_of_the_newest_rows() -> None:
-    rows = read(RESULTS, "learning", task="satiation", policy="ppo-greedy")
+    rows = read(RESULTS, "learning", task="make-train", policy="ppo-greedy")
     mean = statistics.mean(float(row["return_mean"]) for row in rows)
     assert gallery.shown("satiation").claim.startswith(f"PPO earns {mean:.2f} a session")
 

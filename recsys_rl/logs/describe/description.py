@@ -19,7 +19,7 @@ class Problem:
     count: int
     first_row: int
     first_line: int | None = field(default=None, compare=False)  # of a text file, as an editor counts
-    first: str = field(default="", compare=False)  # words for the first: its row or line, and its file
+    first: str = field(default="", compare=False)  # words for it: its line, or its row within its file
     mend: str = field(default="", compare=False)  # options of the commands that read such a file
 
 
