@@ -215,7 +215,8 @@ def _origin(runs: Runs, command: str, unit: str) -> str:
     said += "." if runs.learned in runs.alone else f"; {duration(runs.seconds)} of training a {unit}."
     if runs.alone:
         names = " ".join(runs.alone)
-        said += f"\nMeasured by itself: `python -m benchmarks.learning_rows {command} --rows {names}`."
+        task = command.split()[0]
+        said += f"\nMeasured by itself: `python -m benchmarks.learning_rows {task} --rows {names}`."
     return said
 
 
