@@ -253,8 +253,8 @@ CLAIMS = (
         partial(speed_tables.times_of, name="throughput-one-thread"),
         lambda results: read(results, "throughput-one-thread", system="stable-baselines3"),
         "python -m benchmarks.throughput --threads 1",
-        "The speed with a slow environment of your own, or on a GPU, or on another processor: an Intel Xeon had "
-        "4.1 and 2.9 times. A median of rounds has no interval.",
+        "The speed with a slow environment of your own, or on a GPU, or on another processor: an Intel "
+        "Xeon had 4.1 and 2.9 times. A median of rounds has no interval.",
         speed_again,
     ),
     Claim(

@@ -159,7 +159,7 @@ def test_marked_places_are_written_and_the_rest_is_kept(tmp_path: Path) -> None:
     page.write_text(f"{before}\n<!-- table:drift -->\nold\n<!-- /table -->\nEnd.\n")
     text = rewritten(page, RESULTS)
     assert text.startswith(before.replace("9", "0.80") + "\n<!-- table:drift -->\n| `drift`, ")
-    assert text.endswith("run.\n<!-- /table -->\nEnd.\n") and "old" not in text
+    assert text.endswith("\n<!-- /table -->\nEnd.\n") and "old" not in text
     page.write_text(text)
     assert rewritten(page, RESULTS) == text
 
