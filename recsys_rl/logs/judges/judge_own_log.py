@@ -141,7 +141,7 @@ def judge_on_tables(run: Run, checkpoint: Path) -> None:
 
 
 def to_judge_again(log: Sequence[str], checkpoint: Path) -> str:
-    """What prints the estimates of a policy: a command, or a call of Python if the log is a data frame."""
+    """The command that prints the estimates of a policy; of a data frame, the call of Python."""
     if any(log_name(file) != file for file in log):
         return f"recsys_rl.ope(log=FRAME, checkpoint={str(checkpoint)!r})"
     files = [word for file in log for word in ("--log", file)]
