@@ -49,8 +49,8 @@ def with_files(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {**settings, "log": files}
         except UserError as error:
             text = str(error)
-            for file in files:
-                text = text.replace(file, log_name(file))
+            for number, file in enumerate(files, 1):
+                text = text.replace(file, log_name(file, number if len(files) > 1 else None))
             if text == str(error) and not text.startswith(A_FRAME):
                 raise
             raise UserError(text[:1].upper() + text[1:]) from error
