@@ -38,7 +38,7 @@ def files_of_frames(log: object, folder: Path) -> tuple[str, ...]:
 def with_files(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The ``settings`` with paths for the data frames of ``log``, whose files go when the block ends.
 
-    ``log=None`` is no setting. Errors inside the block name the data frame and not its file.
+    ``log=None`` counts as not given. Errors inside the block name the data frame and not its file.
     """
     if settings.get("log") is None:
         yield {name: value for name, value in settings.items() if name != "log"}
