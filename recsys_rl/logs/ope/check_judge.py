@@ -62,7 +62,7 @@ MOST_ERROR = 2.0
 share their rows, so that it is far from 1 on many right logs."""
 NORMAL = 1.96
 """Standard errors of an interval of 95 % over many users."""
-UNUSED = ("policy", "target", "compare", "verdict", "logger", "interval", "clusters")
+UNUSED = ("policy", "target", "compare", "verdict", "logger", "clusters")
 
 
 @dataclass(frozen=True)

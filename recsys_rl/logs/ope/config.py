@@ -80,8 +80,6 @@ class OpeConfig(DecisionFile):
     clusters: Annotated[int, Range(2, 10**6)] | None = None
     """Clusters of items for mips and offcem, by k-means of the embeddings (default: the square root of the
     number of items)."""
-    interval: Literal["student-t", "bootstrap"] = "student-t"
-    """Interval over users."""
     seed: Seed = 0
     """The seed of folds, draws and models."""
     threads: Annotated[int, Range(0, 1024)] = 1

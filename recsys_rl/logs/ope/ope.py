@@ -30,7 +30,7 @@ from recsys_rl.logs.ope.read_log import FITTED, ReadLog, read_log
 from recsys_rl.logs.ope.replay import ReplayedLog, errors_of, replay
 from recsys_rl.logs.ope.result import About, OpeResult
 from recsys_rl.logs.ope.reward_model import Fit, logistic, of_each_value, ridge
-from recsys_rl.logs.ope.rows import Intervals, plain_row
+from recsys_rl.logs.ope.rows import plain_row
 from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.logs.target import Ids, Target, read_target
 from recsys_rl.settings.fields import build, check_used, did_you_mean
@@ -191,8 +191,7 @@ def _targets(options: OpeConfig) -> dict[str, Callable[[ReplayedLog], Target]]:
 
 
 def settings_of(options: OpeConfig) -> Settings:
-    intervals = Intervals(options.interval, seed=options.seed)
-    return Settings(intervals, options.draws, options.clusters, options.world)
+    return Settings(options.seed, options.draws, options.clusters, options.world)
 
 
 def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
@@ -263,7 +262,6 @@ def _result(
         loggers=log.log.header.loggers,
         q=options.q,
         q_by=options.q_by,
-        interval=options.interval,
         clusters=f"{judged.clusters} clusters, by k-means of the items' embeddings"
         if judged.clusters
         else "",
