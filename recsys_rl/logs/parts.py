@@ -50,25 +50,31 @@ def read_decisions(path: str | Path) -> DecisionLog:
     return concatenate(list(parts(path, sys.maxsize)))
 
 
-def drawn_from(
-    name: str, logs: Iterable[DecisionLog], rows: int, total: int, generator: torch.Generator
-) -> tuple[DecisionLog, str]:
-    """Of the ``total`` rows of a log in parts, ``rows`` on average in random sessions, and a note.
+def sampled(parts: Iterable[DecisionLog], rows: int, generator: torch.Generator) -> tuple[DecisionLog, bool]:
+    """Sessions drawn at random, with at most ``rows`` rows; and True if they are the whole log.
 
-    ``name``: that of the log. Raises UserError if no session is kept.
+    Each session draws a number by ``generator``, in the order of the log, and the smallest stay. So the
+    sample does not depend on the parts.
     """
-    share, samples, sessions = rows / total, [], 0
-    for log in logs:
-        numbers, index = log.sessions.unique(return_inverse=True)
-        drawn = torch.rand(len(numbers), generator=generator) < share
-        sessions += len(numbers)
-        if drawn.any():
-            samples.append(log.rows(drawn[index]))
-    if not samples:
-        raise UserError(f"{name}: its {sessions:,} sessions are too long to sample {rows:,} rows.")
-    log = concatenate(samples)
-    number = int((log.sessions.diff() != 0).sum()) + 1
-    return log, f"{name}: a random {number:,} of its {sessions:,} sessions, {log.num_rows:,} rows"
+    samples: list[DecisionLog] = []
+    keys = torch.empty(0, dtype=torch.float64)  # (G,) of the sessions of ``samples``
+    complete, bound = True, float("inf")
+    for log in parts:
+        number = log.session
+        key = torch.rand(log.num_sessions, dtype=torch.float64, generator=generator)
+        stays = key < bound
+        if not bool(stays.all()):
+            log = log.rows(stays[number])
+        samples, keys = [*samples, log], torch.cat([keys, key[stays]])
+        if sum(part.num_rows for part in samples) > rows:
+            pool = concatenate(samples)
+            number = pool.session
+            order = keys.argsort()
+            most = max(1, int((number.bincount()[order].cumsum(0) <= rows).sum()))
+            bound, complete = float(keys[order[most]]) if most < len(order) else bound, False
+            stays = keys < bound
+            samples, keys = [pool.rows(stays[number])], keys[stays]
+    return concatenate(samples), complete
 
 
 def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:

@@ -30,7 +30,6 @@ from recsys_rl.logs.ope.compare import enough
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.diagnostics import standard_error
 from recsys_rl.logs.ope.ope import fit_of
-from recsys_rl.logs.ope.parts import sampled
 from recsys_rl.logs.ope.policies import read_target, weighted, with_models
 from recsys_rl.logs.ope.read_log import ReadLog, read_log
 from recsys_rl.logs.ope.replay import ReplayedLog, replay
@@ -38,6 +37,7 @@ from recsys_rl.logs.ope.result import Estimate, finite
 from recsys_rl.logs.ope.reward_model import FOLDS
 from recsys_rl.logs.ope.rows import score
 from recsys_rl.logs.ope.verdict import wrong_weights
+from recsys_rl.logs.parts import sampled
 from recsys_rl.logs.target import Target
 from recsys_rl.settings.fields import build, check_used
 from recsys_rl.types import Obs
