@@ -214,7 +214,6 @@ class About:
     log_discount: float  # with which the log's policy learned
     loggers: tuple[str, ...]
     q: str
-    q_by: str | None
     clusters: str  # the groups of items for mips and offcem, in words; "" without groups
     fitted: int  # decisions of the sessions on which models were fitted
 

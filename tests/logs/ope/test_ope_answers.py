@@ -144,7 +144,7 @@ def many_slates(folder: Path) -> list[str]:
 JUDGED = ["--policy", "random", "--policy", "untrained", "--draws", "3"]
 CASES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "clicks": (clicks, ["--policy", "random", "--no-world"]),
-    "clicks by place": (clicks, ["--no-world", "--q", "logistic", "--q-by", "place"]),
+    "clicks logistic": (clicks, ["--no-world", "--q", "logistic"]),
     "clicks drawn": (clicks, ["--no-world", "--policy", "random", "--draws", "3"]),
     "clicks mlp": (clicks, ["--policy", "random", "--q", "mlp"]),
     "unknown": (unknown, ["--policy", "random", "--no-world", "--compare", "target", "random"]),
