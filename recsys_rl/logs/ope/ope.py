@@ -59,7 +59,8 @@ def ope(
         return _judged(build(OpeConfig, {**given, **known}), map_tasks)
 
 
-def _judged(options: OpeConfig, map_tasks: MapTasks) -> OpeResult:
+def begin(options: OpeConfig) -> None:
+    """Check the files of a command, set its threads, and print the log's name. Raises UserError."""
     if not options.log:
         raise UserError("The log is missing: give --log FILE.")
     if options.json is not None:
@@ -70,6 +71,10 @@ def _judged(options: OpeConfig, map_tasks: MapTasks) -> OpeResult:
     if options.threads:
         torch.set_num_threads(options.threads)
     announce(f"reading {one_line(options.source)}")
+
+
+def _judged(options: OpeConfig, map_tasks: MapTasks) -> OpeResult:
+    begin(options)
     result, _ = estimates(options, read_log(options), map_tasks=map_tasks)
     print_result(result)
     if options.json is not None:
