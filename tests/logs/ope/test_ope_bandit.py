@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.harness.evidence import of_decisions
+from benchmarks.harness.evidence import of_decisions, rows_at
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope import estimators
 from recsys_rl.logs.ope.diagnostics import NO_PROMISE
@@ -19,7 +19,6 @@ from recsys_rl.logs.ope.estimators import MODEL as NEEDS_MODEL
 from recsys_rl.logs.ope.result import Estimate
 from recsys_rl.logs.ope.reward_model import Predict, cross_fit, predict
 from recsys_rl.logs.ope.rows import score
-from recsys_rl.types import tree_map
 from tests.tiny_bandits import CONTEXTS, LOGGING, MODEL, POLICY, REWARD, VALUE, WEIGHT, Log, expectation
 
 CLIP = 1.4  # between the weights of this bandit
@@ -154,10 +153,6 @@ def test_estimates_do_not_depend_on_the_order_of_rows_and_average_over_parts_of_
         if name not in ("snips", "sndr"):
             parts = [float(estimate(rows_at(whole, part)).sum()) for part in torch.arange(40).split(13)]
             assert sum(parts) / 40 == pytest.approx(value, rel=1e-12), name
-
-
-def rows_at(log: Evidence, index: Tensor) -> Evidence:
-    return tree_map(lambda values: values[index], log)
 
 
 def test_self_normalised_terms_have_the_spread_of_the_jackknife() -> None:
