@@ -18,7 +18,7 @@ from recsys_rl.logs.describe.data import (
     describe,
 )
 
-OVERVIEW = """usage: recsys-rl data describe FILE [OPTIONS]
+OVERVIEW = """usage: recsys-rl data describe LOG ... [OPTIONS]
        recsys-rl data compare OLD NEW [OPTIONS]
 
 describe   print rows, users, items, times and ranges of a log, each problem with its first row, and what can
@@ -27,12 +27,13 @@ compare    print what has changed from one log to another: unknown users and ite
 
 `recsys-rl data describe --help` lists its options, and so does the other."""
 
-DESCRIBE = """Describe a log file: Parquet, JSON lines, or text with any separator (.csv .tsv .dat .data .txt
-.inter, also .gz).
+DESCRIBE = """Describe a log, one file or several: Parquet, JSON lines, or text with any separator (.csv .tsv
+.dat .data .txt .inter, also .gz).
 
 Examples:
   recsys-rl data describe plays.tsv
   recsys-rl data describe clicks.parquet --user-column visitor --json clicks.json
+  recsys-rl data describe may.csv june.parquet    both as one log, as train --log reads them
   recsys-rl data describe log --jobs 8            a folder of parts, whose checksums eight processes compute
 
 Of a log of decisions it also says which algorithms can learn from it, why the others can't, and what is
@@ -47,10 +48,10 @@ Examples:
 
 @dataclass(frozen=True)
 class DescribeOptions(TaskOptions, DescribeConfig):
-    """The options of `data describe`. The file is given without an option."""
+    """The options of `data describe`. The files are given without an option."""
 
-    file: tyro.conf.Positional[str] = ""
-    """The log: a text file, JSON lines or Parquet."""
+    log: tyro.conf.Positional[tuple[str, ...]] = ()
+    """The log: a text file, JSON lines or Parquet, or several, which are described as one."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the DescribeConfig made from these options checks the values."""
@@ -107,6 +108,6 @@ def _typed(argv: list[str]) -> Any:
     if name == "compare":
         if not options.old or not options.new:
             raise UserError(f"{prog} needs two files: give the paths of an earlier and a later log.")
-    elif not options.file:
+    elif not options.log:
         raise UserError(f"{prog} needs a file: give the path of a log.")
     return options

@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Feelings:
-    """How learners feel. A mood (N, 2) holds f and g."""
+    """The equation of the moods of learners. A mood (N, 2) holds f and g."""
 
     kept: float  # share that remains after one item
     at_night: float  # share that remains overnight

@@ -1,4 +1,4 @@
-"""What a visitor of a retailer does with a screen, as signals, and what that pays, as reward streams.
+"""The answers of a retailer's visitor to a screen, as signals, and their money, as reward streams.
 
 Goods that are sent back are known to a retailer RETURN_DAYS after the purchase. ``due`` (N, 3, RETURN_DAYS)
 holds the number, the revenue and the margin to be taken back, by the days until then, and ``back`` (N, 3)

@@ -1,4 +1,4 @@
-"""What a retailer can follow of its visitors, from the items shown and the visible signals alone."""
+"""The record of a visitor that a retailer can keep, from the items shown and the visible signals alone."""
 
 from __future__ import annotations
 

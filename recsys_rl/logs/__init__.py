@@ -1,4 +1,4 @@
-"""What does my log say? Logs of decisions: read and written, described, judged on and learned from.
+"""Logs of decisions: read and written, described, judged on and learned from.
 
 The names in ``__all__`` are the public interface, imported at their first use; docs/map_logs.md is the map.
 """

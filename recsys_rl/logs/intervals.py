@@ -95,7 +95,7 @@ def items_of_log(paths: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Joined:
-    """What the intervals of one log have in common."""
+    """The header and the columns that the intervals of one log share."""
 
     header: DecisionHeader
     columns: frozenset[str]  # that some file has

@@ -29,6 +29,7 @@ from recsys_rl.data.tables.layout import roles_of
 from recsys_rl.data.tables.pieces import CONTEXT, tensors
 from recsys_rl.data.tables.read import TableFile, in_memory, open_table
 from recsys_rl.data.tables.schema import BY_NAME, BY_START, DECISIONS
+from recsys_rl.data.tables.several import check_together
 from recsys_rl.data.tables.values import INTEGER, lists_of, on, whole_number
 from recsys_rl.errors import UserError, amount, one_line, short
 from recsys_rl.logs.checks import check_rows
@@ -67,13 +68,7 @@ class LogFiles:
         for path in map(Path, self.paths):
             several = files_in_order(path) if path.is_dir() else [path]
             tables += [open_table(file, self.separator) for file in several]
-        if len({table.path.resolve() for table in tables}) < len(tables):
-            raise UserError(f"{self.name}: --log names a file twice: give each once.")
-        kinds = {table.is_dsjson: one_line(table.path) for table in tables}
-        if len(kinds) > 1:
-            raise UserError(
-                f"{kinds[True]} is dsjson, and {kinds[False]} is a table with columns: give logs of one kind."
-            )
+        check_together(tables)
         for role, noun in (("propensity", "propensities"), ("user", "users"), ("session", "sessions")):
             having = [self.has(table, role) for table in tables]
             if any(having) and not all(having):

@@ -88,7 +88,7 @@ def files_of_log(path: Path) -> list[Path]:
 
 
 def joined_of(files: Sequence[Path]) -> Joined | None:
-    """What the intervals of one log have in common; None for another log. Raises UserError."""
+    """The header and columns shared by the intervals of one log; None for another log. Raises UserError."""
     headers = {file: read_header(file) for file in files}
     if len(files) < 2 or any(header.interval is None for header in headers.values()):
         return None

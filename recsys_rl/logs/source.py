@@ -17,7 +17,8 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import split_of
 from recsys_rl.data.catalogue import split_users
 from recsys_rl.data.tables.columns import DecisionFile
-from recsys_rl.data.tables.read import files_of, is_own
+from recsys_rl.data.tables.read import files_of, is_own, open_table
+from recsys_rl.data.tables.several import check_together
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, concatenate, cut
 from recsys_rl.logs.decision_table import DecisionTable, read_table
@@ -142,10 +143,7 @@ class RecordedLog(LogSource):
     def __init__(self, paths: Sequence[str]) -> None:
         """Raise UserError for another file, and for several logs."""
         if len(paths) > 1:
-            raise UserError(
-                f"{one_line(paths[0])} and {one_line(paths[1])} are two logs of recsys-rl record: give one, "
-                "or a folder with the parts of one."
-            )
+            check_together([open_table(path) for path in paths])
         self.path, self.name = Path(paths[0]), one_line(paths[0])
         self.header = header_of_log(self.path)
 

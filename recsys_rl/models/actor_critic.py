@@ -197,7 +197,7 @@ class ActorCritic(nn.Module):
         return self.head.expected.query(inputs, blocks)
 
     def lessons(self, rollout: Rollout, average: Average = None) -> Lessons | None:
-        """What the steps of a rollout (B = T N) teach beside the policy; None if nothing.
+        """The lessons of the steps of a rollout (B = T N) beside the policy; None if there are none.
 
         ``average`` replaces a tensor in place by its mean over all processes of the run.
         """

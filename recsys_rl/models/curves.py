@@ -1,4 +1,4 @@
-"""What a product of a user's and an item's vectors can't give: logits with bends, in user and item together.
+"""Logits with bends in user and item together, which no product of their two vectors can give.
 
 With z_i the logit of the two towers, f_i the features of item i, b_i the logit of its expected reward
 (expected.py) and u . e_i the product of the user's profile and the item's embedding::

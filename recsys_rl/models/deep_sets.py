@@ -41,7 +41,7 @@ FIRST_KEEP = (1.5, 6.0)  # logits of the first and the last stock's keep: .82 an
 
 @dataclass(frozen=True)
 class Units:
-    """What the last L entries of N users have, the latest last; 0 at padding."""
+    """The units of the last L entries of N users, the latest last; 0 at padding."""
 
     units: Tensor  # (N, L, H): h
     pushes: Tensor  # (N, L, STOCKS): w

@@ -98,7 +98,7 @@ class ExpectedReward(nn.Module):
 
 
 class Lessons(NamedTuple):
-    """What B steps teach."""
+    """The targets of B steps."""
 
     shown: Tensor  # (B, K) int64
     rewards: Tensor | None  # (B,), standardised over the rollout; None with a head that expects none

@@ -1,4 +1,4 @@
-"""What networks must know of an environment and its items."""
+"""The sizes of an environment and its items that networks are built from."""
 
 from __future__ import annotations
 

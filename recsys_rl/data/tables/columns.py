@@ -15,9 +15,11 @@ A_FRAME = "the data frame"
 _OF_FRAME = re.compile(r"frame-[0-9a-f]{16}\.parquet")  # the name of such a file, in a run's cache too
 
 
-def log_name(path: str) -> str:
-    """The path of a log for people: a data frame has none."""
-    return A_FRAME if _OF_FRAME.fullmatch(PurePath(path).name) else path
+def log_name(path: str, number: int | None = None) -> str:
+    """The path of a log for people, or the words for a data frame; ``number``: its place among several."""
+    if not _OF_FRAME.fullmatch(PurePath(path).name):
+        return path
+    return A_FRAME if number is None else f"data frame {number}"
 
 
 @dataclass(frozen=True, kw_only=True)

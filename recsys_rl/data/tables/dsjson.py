@@ -23,7 +23,7 @@ SUM = 1e-3
 MOST_FEATURES = 200
 """Features of the context that become columns: those that the most lines have."""
 LARGEST = 10**300
-"""Whole numbers beyond it are no floats."""
+"""Whole numbers beyond it do not fit a float."""
 LONGEST_ID = 60
 """Characters of an id that is made of an action's features."""
 _OBSERVED = ("v", "RewardValue")
@@ -64,7 +64,7 @@ class Decisions:
         self.items: dict[str, dict[str, Any]] = {}  # features by id
         self.left: Counter[str] = Counter()  # lines that are left out, by the reason
         self._varying: set[str] = set()  # features that differ between decisions of one item
-        self._observed: dict[str, float] = {}  # rewards by event, of lines that are no decisions
+        self._observed: dict[str, float] = {}  # rewards by event, of lines that are not decisions
         self._has_costs = False  # some line has a cost: then lines without one have no outcome
         self._has_observations = False
         self._rare = 0  # features of the context that become no columns
@@ -121,21 +121,21 @@ class Decisions:
         self._of_slots += _by_slot(context["_multi"])
 
     def _observe(self, line: Mapping[str, Any]) -> None:
-        """Keep the reward of a line that is no decision, for the event that it names."""
+        """Keep the reward of a line that is not a decision, for the event that it names."""
         value = next((line[name] for name in _OBSERVED if name in line), None)
         event = _text(line.get("EventId"))
         known = isinstance(value, int | float) and abs(value) < LARGEST and bool(event)
         if known:
             self._has_observations = True
             self._observed[event] = self._observed.get(event, 0.0) + float(value)  # type: ignore[arg-type]
-        self.left["observations of an event" if known else "that are no decisions"] += 1
+        self.left["observations of an event" if known else "that are not decisions"] += 1
 
     def _named(self, action: Any) -> tuple[str, dict[str, Any]]:
         """The id and the features of an action."""
         text = repr(action)
         if text not in self._seen:
             if not isinstance(action, dict):
-                raise BrokenLineError("has an action that is no object")
+                raise BrokenLineError("has an action that is not an object")
             features = once(flat(action))
             self._seen[text] = _id_of(action, features), features
         return self._seen[text]
@@ -279,7 +279,7 @@ def _places(
 ) -> _Choice:
     """The actions of the slots, the probability of each given those before, and the rewards."""
     if not isinstance(outcomes, list) or not outcomes or not all(isinstance(x, dict) for x in outcomes):
-        raise BrokenLineError("has _outcomes that are no list of objects")
+        raise BrokenLineError("has _outcomes that are not a list of objects")
     slots = context.get("_slots")
     if isinstance(slots, list) and len(slots) != len(outcomes):
         raise BrokenLineError(f"has {len(slots)} slots and {len(outcomes)} outcomes")
@@ -318,7 +318,7 @@ def _reward(of: Mapping[str, Any], observations: str) -> float | None:
 def _number(value: Any, name: str) -> float:
     sound = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
     if not sound:  # NaN is not smaller
-        raise BrokenLineError(f"has {short(value)} for {name}, which is no finite number")
+        raise BrokenLineError(f"has {short(value)} for {name}, which is not a finite number")
     return float(value)
 
 
@@ -328,7 +328,7 @@ def _whole(line: Mapping[str, Any], name: str, first: int) -> int | None:
     if value is None:
         return None
     if type(value) is not int:
-        raise BrokenLineError(f"has {short(value)} for {name}, which is no whole number")
+        raise BrokenLineError(f"has {short(value)} for {name}, which is not a whole number")
     return value - first
 
 
@@ -408,7 +408,7 @@ def once(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """The features of an object by their names, where objects inside it are namespaces: ``user.age``.
 
-    Names that begin with _ are no features. A list of objects is one namespace; a list of texts is a text.
+    Names that begin with _ are not features. A list of objects is one namespace; a list of texts is a text.
     Raises BrokenLineError for a number that is too large.
     """
     for key, value in values.items():

@@ -38,7 +38,7 @@ def files_of_frames(log: object, folder: Path) -> tuple[str, ...]:
 def with_files(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The ``settings`` with paths for the data frames of ``log``, whose files go when the block ends.
 
-    ``log=None`` is no setting. Errors inside the block name the data frame and not its file.
+    ``log=None`` counts as not given. Errors inside the block name the data frame and not its file.
     """
     if settings.get("log") is None:
         yield {name: value for name, value in settings.items() if name != "log"}
@@ -49,8 +49,8 @@ def with_files(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {**settings, "log": files}
         except UserError as error:
             text = str(error)
-            for file in files:
-                text = text.replace(file, log_name(file))
+            for number, file in enumerate(files, 1):
+                text = text.replace(file, log_name(file, number if len(files) > 1 else None))
             if text == str(error) and not text.startswith(A_FRAME):
                 raise
             raise UserError(text[:1].upper() + text[1:]) from error

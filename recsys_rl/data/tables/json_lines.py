@@ -83,14 +83,14 @@ def _objects(raw: bytes, broken: list[tuple[int, str]]) -> Iterator[tuple[int, d
         try:
             found = json.loads(line)
             if b"\\u" in line:
-                json.dumps(found, ensure_ascii=False).encode()  # half of a pair of surrogates is no text
+                json.dumps(found, ensure_ascii=False).encode()  # half of a pair of surrogates is not a text
         except (ValueError, RecursionError):
-            broken.append((number, "is no JSON, or is cut"))
+            broken.append((number, "is not JSON, or is cut"))
             continue
         if isinstance(found, dict):
             yield number, found
         else:
-            broken.append((number, "is no object"))
+            broken.append((number, "is not an object"))
 
 
 def _cells(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -142,7 +142,7 @@ class Layout:
 
     @property
     def seconds(self) -> pl.Expr:
-        """The times in seconds; null for what is no time."""
+        """The times in seconds; null for a value that is not a time."""
         assert self.form is not None
         name = self.roles["time"]
         return seconds(pl.col(name), self.types[name], self.form)
@@ -180,7 +180,7 @@ class Layout:
     def repeated_events(self, timed: bool = False) -> Count:
         """The rows with the user, the item and (if there are times) the time of an earlier row.
 
-        ``timed``: a row with a value that is no time repeats no other.
+        ``timed``: a row with a value that is not a time repeats no other.
         """
         if not {"user", "item"} <= self.roles.keys() or self.slates:
             return 0, 0

@@ -227,8 +227,8 @@ def seen_pieces(
 ) -> dict[str, SeenPiece]:
     """The pieces of a table by name, with the values of the rows ``learned`` (E,) bool alone; None: of all.
 
-    ``fill``: columns may have gaps; ``roles``: the column of each role, which is no piece. Raises UserError
-    for the first wrong value of any row, with its row.
+    ``fill``: columns may have gaps; ``roles``: the columns that have a role and are not pieces. Raises
+    UserError for the first wrong value of any row, with its row.
     """
     pieces: dict[str, SeenPiece] = {}
     everything = torch.ones(whole.frame.height, dtype=torch.bool) if learned is None else learned

@@ -112,9 +112,9 @@ def _format(facts: pl.DataFrame) -> TimeFormat:
 
 
 def seconds(cells: pl.Expr, kind: pl.DataType, form: TimeFormat) -> pl.Expr:
-    """Seconds as Int64, or as Float64 with fractions; null for what is no time in the format of the column.
+    """Seconds as Int64, or as Float64 with fractions; null for a value without a time.
 
-    The caller cuts fractions off after sorting.
+    A time is of the format of the column. The caller cuts fractions off after sorting.
     """
     if kind == pl.Date or isinstance(kind, pl.Datetime):
         epoch = (

@@ -15,7 +15,7 @@ from recsys_rl.types import Catalogue, Interface
 
 @dataclass(frozen=True)
 class BestSlate:
-    """How the scores of items become a slate of K different items.
+    """The slate of K different items with the highest scores.
 
     With ``patterns`` of kinds, each place takes the best item of its kind, and the pattern with the highest
     sum of scores is shown.

@@ -44,7 +44,7 @@ class Trainees:
 
     @property
     def slate(self) -> BestSlate:
-        """How scores become a slate here."""
+        """The rule by which scores become a slate of this environment."""
         return BestSlate.of(self.interface, self.catalogue)
 
     def play(self, agent: Policy, users: Tensor) -> Sessions:

@@ -102,15 +102,17 @@ def _effective(log: DecisionFacts, known: Propensities) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class DescribeConfig(EventColumns, DecisionColumns):
-    """One file to describe."""
+    """One log to describe."""
 
-    file: str = ""
-    """The log: a text file, JSON lines or Parquet."""
+    log: tuple[str, ...] = ()
+    """The log: a text file, JSON lines or Parquet, or several, which are described as one."""
     json: str | None = None
     """File for the description as JSON."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not self.log:
+            raise UserError("There is no log to describe: give at least one file.")
 
 
 @dataclass(frozen=True)
@@ -158,14 +160,9 @@ def describe(
     Args:
         options: all settings; None: those of ``settings``.
         map_tasks: as in ``survey.describe``.
-        settings: fields of DescribeConfig, and ``log`` for its ``file``, which may be a data frame.
+        settings: fields of DescribeConfig; ``log`` may be a path, a data frame, or a list of these.
     """
     with with_files(settings) as known:
-        if len(files := known.pop("log", ())) > 1:
-            raise UserError(
-                f"log names {len(files)} logs: describe each by itself, or a folder of Parquet files."
-            )
-        known |= {"file": files[0]} if files else {}
         return _described(
             build(DescribeConfig, {**({} if options is None else vars(options)), **known}), map_tasks
         )
@@ -174,7 +171,7 @@ def describe(
 def _described(options: DescribeConfig, map_tasks: MapTasks) -> Description:
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    description = survey.describe(options.file, options.separator, options.columns, map_tasks)
+    description = survey.describe(options.log, options.separator, options.columns, map_tasks)
     for line in description.lines():
         say(line)
     values = dataclasses.asdict(description) | {"density": description.density}

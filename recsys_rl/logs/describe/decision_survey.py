@@ -22,6 +22,7 @@ from recsys_rl.data.tables.schema import (
     of_propensities,
     value,
 )
+from recsys_rl.data.tables.several import SeveralFiles
 from recsys_rl.data.tables.values import EITHER, as_texts
 from recsys_rl.logs.checks import OF_LISTS, OF_SESSIONS, broken
 from recsys_rl.logs.describe.context_survey import survey_context
@@ -169,10 +170,15 @@ class DecisionSurvey(EventSurvey):
         keys = ["session", "step"] if self.by_step else ["session"]
         frame = self.layout.collect(self.layout.scan.select(ROW, **columns)).drop_nulls(keys)
         frame = frame.sort(*keys, maintain_order=True)  # of two equal rows the later one is the repeat
-        wrong = list(broken(frame, [rule for rule in OF_SESSIONS if rule.problem]))
+        wrong = {rule.problem: rows for rule, rows in broken(frame, OF_SESSIONS) if rule.problem}
+        if isinstance(self.layout.table, SeveralFiles):
+            file = frame["session"].to_frame().with_columns(file=self.layout.table.files_of(frame[ROW]))
+            goes_on = pl.col("file") != pl.col("file").min().over("session")
+            wrong["rows of a session that began in another file"] = file.select(goes_on).to_series()
         return {
-            rule.problem: (int(broken.sum()), int(frame[ROW].filter(broken).to_numpy().min()))
-            for rule, broken in wrong
+            text: (int(rows.sum()), int(frame[ROW].filter(rows).to_numpy().min()))
+            for text, rows in wrong.items()
+            if rows.any()
         }
 
     def _known(self, role: str) -> pl.Expr:

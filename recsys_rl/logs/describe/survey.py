@@ -1,4 +1,4 @@
-"""Describe a log file: events, or decisions of `recsys-rl record` and of others.
+"""Describe a log, one file or several: events, or decisions of `recsys-rl record` and of others.
 
 The file is scanned and not held in memory. Distinct users, items and repeated rows are counted by hashes, 8
 bytes each. The rules of sessions alone keep up to 30 bytes a row, with hashes in place of ids.
@@ -6,7 +6,7 @@ bytes each. The rules of sessions alone keep up to 30 bytes a row, with hashes i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from platform import node
@@ -14,7 +14,8 @@ from platform import node
 import polars as pl
 
 from recsys_rl.data.tables.layout import Layout, roles_of
-from recsys_rl.data.tables.read import HEADLESS, files_of, has_header, open_table, parsing
+from recsys_rl.data.tables.read import HEADLESS, files_of, has_header, parsing
+from recsys_rl.data.tables.several import open_tables
 from recsys_rl.errors import listed, one_line
 from recsys_rl.logs.decision_log import DecisionHeader
 from recsys_rl.logs.describe.decision_survey import DecisionSurvey
@@ -28,21 +29,22 @@ from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
 
 
 def describe(
-    path: str | Path,
+    log: str | Path | Sequence[str | Path],
     separator: str | None = None,
     given: Mapping[str, str | None] | None = None,
     map_tasks: MapTasks = in_this_process,
 ) -> Description:
-    """Describe the file at ``path``. ``given`` names columns by role.
+    """Describe the file or files of a ``log``. ``given`` names columns by role.
 
     ``map_tasks`` compares each file of a recorded log with its checksum; all else is counted here.
 
     Raises UserError if it is not a table file, has no row or no column with a known name, or lacks a part.
     """
-    path = Path(path)
-    if path.is_dir():
-        _check_columns(path)
-    table, recorded = open_table(path, separator, HEADLESS), has_header(path)
+    paths = [Path(log)] if isinstance(log, str | Path) else [Path(one) for one in log]
+    for folder in filter(Path.is_dir, paths):
+        _check_columns(folder)
+    table, recorded = open_tables(paths, separator, HEADLESS), has_header(paths[0])
+    path = table.path  # of a recorded log the only one
     if not recorded:
         note_one_task(map_tasks, f"{one_line(path)} has no checksums")
     elif len(files_of_log(path)) == 1:

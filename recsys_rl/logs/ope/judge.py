@@ -83,7 +83,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class _OfPart:
-    """What the whole needs of one part."""
+    """The facts of one part that the whole log needs."""
 
     rows: int
     users: Tensor  # (N,) of its sessions

@@ -282,7 +282,7 @@ def _result(
 
 
 def _single(read: ReadLog, log: ReplayedLog, judged: Judged) -> SingleDecisions | None:
-    """What a lower bound needs, of single decisions with logged probabilities and rewards of known ends."""
+    """The terms of a lower bound: single decisions with logged probabilities and rewards of known ends."""
     if read.bounds is None or log.totals.steps > 1 or _estimated(log):
         return None
     within = read.bounds[0] <= log.bounds[0] and log.bounds[1] <= read.bounds[1]  # in all parts of the log

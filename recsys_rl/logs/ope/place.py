@@ -25,7 +25,7 @@ from recsys_rl.recommender.contexts import pieces_of
 from recsys_rl.types import Action, Catalogue, Obs
 
 AGAIN = "train it with --checkpoint and that policy's file, which brings its encodings"
-"""How to mend another encoding, as the end of a sentence."""
+"""The mend of another encoding, as the end of a sentence."""
 
 
 def check_place(file: Path, challenger: Checkpoint, champion: Checkpoint) -> None:
@@ -63,7 +63,7 @@ def check_place(file: Path, challenger: Checkpoint, champion: Checkpoint) -> Non
 
 
 def _items(of: Checkpoint) -> tuple[object, ...]:
-    """What two checkpoints of the same items have in common.
+    """A key of the items of a checkpoint, which is equal for two checkpoints of the same items.
 
     At a place of a team's own these are ids, as each policy reads what is known of the items by its own
     encodings (checkpoint/stock.py). The columns are compared only where an observation holds them, or where

@@ -101,7 +101,7 @@ def _features(log: ReplayedLog, obs: Obs, slates: Tensor, items: Tensor, place: 
 
 
 def _fit(log: ReplayedLog) -> Fit:
-    """Where items are known by their ids alone and few, each has coefficients of its own."""
+    """The fit of a model; a few items that are known by their ids alone have coefficients each."""
     if not knows_items(log.catalogue) and log.num_items <= MOST_ITEMS:
         return of_each_item(ridge(), log.features.of_users, log.num_items)
     plain = ridge()

@@ -194,7 +194,7 @@ def _alternatives(log: ReplayedLog, actions: Actions) -> Alternatives:
 
 @dataclass(frozen=True)
 class Shared:
-    """What serves all policies on every part. It holds no decisions, so that it is small to send."""
+    """The facts that all policies share on every part, without decisions, so that they are small to send."""
 
     rewards: Callable[[Feedback], Tensor]
     loggers: Loggers

@@ -138,7 +138,7 @@ def test_left_out_lines_are_counted(tmp_path: Path) -> None:
     rows[7]["c"]["_multi"][0]["action"]["price"] = 2.0
     table = opened(tmp_path, rows)
     assert len(column(table, "item")) == 296 and column(table, "reward")[1] == 1.0
-    for words in ("1 with _skipLearn", "1 that are no decisions", "action.price"):
+    for words in ("1 with _skipLearn", "1 that are not decisions", "action.price"):
         assert words in table.note
     assert table.line(4) == 8
     assert table.items is not None and table.items.names == ("item", "action.genre")

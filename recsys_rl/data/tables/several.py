@@ -1,0 +1,118 @@
+"""Several files as one table: the rows of each file follow those of the file before it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from recsys_rl.data.tables.columns import log_name
+from recsys_rl.data.tables.read import TableFile, has_header, open_table
+from recsys_rl.data.tables.values import text
+from recsys_rl.errors import UserError, listed, one_line
+
+
+@dataclass(frozen=True)
+class SeveralFiles(TableFile):
+    """Tables with the same columns, of any format. ``path`` names all of them."""
+
+    parts: tuple[TableFile, ...] = ()
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The number of rows up to the end of each file."""
+        counts = [part.collect(part.scan(part.names[:1]).select(pl.len())).item() for part in self.parts]
+        return tuple(itertools.accumulate(counts))
+
+    def rows(self, columns: Sequence[str]) -> pl.DataFrame:
+        return self.collect(self.scan(columns))
+
+    def scan(self, columns: Sequence[str]) -> pl.LazyFrame:
+        """The rows of all files. A column that is text in one file is text in all."""
+        scans = [part.texts(columns) for part in self.parts]
+        kinds = [scan.collect_schema() for scan in scans]
+        texts = [name for name in columns if any(of[name] == pl.String for of in kinds)]
+        alike = [
+            scan.with_columns(text(pl.col(name), of[name]) for name in texts)
+            for scan, of in zip(scans, kinds, strict=True)
+        ]
+        return pl.concat(alike, how="vertical_relaxed")
+
+    def files_of(self, rows: pl.Series) -> pl.Series:
+        """The number of the file, from 0, that has each of these rows (from 1)."""
+        return pl.Series(self.ends).search_sorted(rows, "left")
+
+    def place(self, row: int) -> str:
+        index = int(self.files_of(pl.Series([row]))[0])
+        part = self.parts[index]
+        place = part.place(row - (self.ends[index - 1] if index else 0))
+        of_folder = len(part.files) > 1  # whose files are named already
+        return place if of_folder else f"{place} of {one_line(log_name(part.path.name, index + 1))}"
+
+
+def open_tables(
+    paths: Sequence[str | Path], separator: str | None = None, headless: Sequence[str] = ()
+) -> TableFile:
+    """``open_table`` of one path, or of several files that are one table. Raises UserError."""
+    tables = [open_table(path, separator, headless) for path in paths]
+    if len(tables) == 1:
+        return tables[0]
+    check_together(tables)
+    first = tables[0]
+    kinds = [table.texts(table.names).collect_schema() for table in tables]
+    for table, of in zip(tables[1:], kinds[1:], strict=True):
+        both = f"{one_line(first.path)} and {one_line(table.path)}"
+        different = {*first.names} ^ {*table.names}
+        if different:
+            raise UserError(
+                f"{both} have different columns ({listed(sorted(different))}): describe each by itself."
+            )
+        for name in first.names:
+            if _shape(kinds[0][name]) != _shape(of[name]):
+                raise UserError(
+                    f"{both} have different values in column {name!r} ({kinds[0][name]} and {of[name]}): "
+                    "describe each by itself."
+                )
+    notes = "; ".join(f"{table.note} ({one_line(table.path.name)})" for table in tables if table.note)
+    path = Path(" + ".join(str(table.path) for table in tables))
+    return SeveralFiles(path, first.names, note=notes, parts=tuple(tables))
+
+
+def _shape(kind: pl.DataType) -> str:
+    """The kind of values that can't stand in one column with others; "" for texts and numbers."""
+    return "lists" if kind.is_nested() else "times" if kind.is_temporal() else ""
+
+
+def check_together(tables: Sequence[TableFile]) -> None:
+    """Raise UserError for several tables that are not read together.
+
+    They are two logs of `recsys-rl record`, dsjson beside tables with columns, or one file twice.
+    """
+    kinds: dict[str, TableFile] = {}
+    for table in tables:
+        kinds.setdefault(_kind(table), table)
+    if len(kinds) > 1:
+        of_each = [f"{one_line(table.path)} is {kind}" for kind, table in kinds.items()]
+        raise UserError(f"{of_each[0]}, and {of_each[1]}: give logs of one kind.")
+    if _RECORDED in kinds and len(tables) > 1:
+        both = f"{one_line(tables[0].path)} and {one_line(tables[1].path)}"
+        raise UserError(
+            f"{both} are two logs of recsys-rl record: give one, or a folder with the parts of one."
+        )
+    files = [table.path.resolve() for table in tables]
+    twice = next((table.path for table in tables if files.count(table.path.resolve()) > 1), None)
+    if twice is not None:
+        raise UserError(f"The log names {one_line(twice)} twice: give each file once.")
+
+
+_RECORDED = "a log of recsys-rl record"
+
+
+def _kind(table: TableFile) -> str:
+    if table.is_dsjson:
+        return "dsjson"
+    return _RECORDED if table.files and has_header(table.path) else "a table with columns"
