@@ -258,7 +258,7 @@ def test_budgets_stay_above_0_and_saved_sessions_can_go_on() -> None:
         env.load_state_dict(env.state_dict())
 
 
-def test_what_is_due_and_the_cart_wait_for_a_screen_that_shows_something() -> None:
+def test_due_streams_and_the_cart_wait_for_a_screen_that_shows_something() -> None:
     users = shop(visits=35, cart_kept=1.0)
     state = first(users)
     state = dataclasses.replace(

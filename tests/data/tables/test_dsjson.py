@@ -129,7 +129,7 @@ def test_an_action_that_stands_twice_has_both_probabilities(tmp_path: Path) -> N
     assert column(table, "propensity") == [0.75] and column(table, "candidates") == [["news", "sport"]]
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+def test_left_out_lines_are_counted(tmp_path: Path) -> None:
     rows = [event(n) for n in range(300)]
     rows[3]["_skipLearn"] = True
     rows[4] = {"ActionTaken": True, "EventId": "e1"}

@@ -231,7 +231,7 @@ def test_candidates_limit_the_policy_at_their_step(monkeypatch: pytest.MonkeyPat
         (False, [[0, 1, 4], [0, 1, 4], [0, 1], [0, 1, 4]]),
     ],
 )
-def test_what_the_log_had_shown_can_be_shown_by_another_policy(
+def test_another_policy_can_show_items_that_the_log_had_shown(
     repeats: bool, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log shows 1, 0, 4 and 2, and the policy that plays 5. Candidates of no item limit nothing."""
@@ -264,7 +264,7 @@ def test_logs_of_a_first_stage_are_refused() -> None:
         fitted(of_log(replace(log, header=header, candidates=everything)))
 
 
-def test_what_a_platform_forbids_is_refused_and_what_requests_exclude_is_not(
+def test_forbidden_items_are_refused_but_not_excluded_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)

@@ -119,11 +119,13 @@ def reason_of(
         (1.0, 0.0, 0.0005, "199,000"),  # at most 400,000, and the one weight says 200,000
     ],
 )
-def test_what_is_missing_is_a_number_of_decisions(ess: float, move: float, rarest: float, more: str) -> None:
+def test_verdict_names_the_missing_number_of_decisions(
+    ess: float, move: float, rarest: float, more: str
+) -> None:
     assert reason_of(ess, move, rarest=rarest).endswith(f": about {more} more decisions would settle it")
 
 
-def test_what_no_number_of_decisions_would_settle() -> None:
+def test_verdict_that_no_number_of_decisions_would_settle() -> None:
     assert "no log of the policy that logged ever will" in reason_of(1_000.0, unsupported=0.02)
     assert "give it a part of the users" in reason_of(1.0)  # one weight, and no bound of the others is known
 
