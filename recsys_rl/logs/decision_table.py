@@ -21,7 +21,7 @@ from recsys_rl.data.tables.cells import spread, tensor_of
 from recsys_rl.data.tables.findings import NUMBERS, Words, in_words, names_of, words_of
 from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items, read_items
 from recsys_rl.data.tables.layout import roles_of
-from recsys_rl.data.tables.read import TableFile, open_table
+from recsys_rl.data.tables.read import TableFile
 from recsys_rl.data.tables.schema import (
     BY_NAME,
     BY_START,
@@ -31,8 +31,9 @@ from recsys_rl.data.tables.schema import (
     not_read,
     plain_name,
 )
+from recsys_rl.data.tables.several import SeveralFiles, open_tables
 from recsys_rl.data.tables.values import NUMBER, on, whole_number
-from recsys_rl.errors import one_line
+from recsys_rl.errors import one_line, short
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
@@ -63,23 +64,26 @@ class DecisionTable:
 
 
 def read_table(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     given: Mapping[str, str | None] | None = None,
     separator: str | None = None,
     items: str | Path | None = None,
     fill: bool = True,
 ) -> DecisionTable:
-    """Read and check the file. ``given`` names columns by role, ``items`` is a file about the items.
+    """Read and check the file at ``path``, or several files as one table of whole sessions each.
 
-    ``fill``: columns context.NAME may have gaps.
+    ``given`` names columns by role, ``items`` is a file about the items. ``fill``: columns context.NAME may
+    have gaps.
 
     Raises UserError for the first mistake, with its row.
     """
-    table = open_table(path, separator)
+    paths = [path] if isinstance(path, str | Path) else path
+    table = open_tables(paths, separator)
+    items = items_of_log([*map(str, paths)]) if items is None else items  # of an export of a record
     with in_words(words_of(table)):
         read = _read(table, given or {}, items, fill)
     # Without the text, which may be large: the file is opened again for an error.
-    words: Words = {"row": lambda row: words_of(open_table(path, separator))["row"](row)}
+    words: Words = {"row": lambda row: words_of(open_tables(paths, separator))["row"](row)}
     return dataclasses.replace(read, words=names_of(words, read.items, read.sessions))
 
 
@@ -94,14 +98,16 @@ def _read(
     offered = read.ids("candidates") if "candidates" in columns else None
     parts = [lists.explode() for lists in (shown, offered) if lists is not None]
     every = pl.concat([*parts, pl.Series(read.named_items, dtype=pl.String)]).unique()
-    beside = items_of_log([str(path)])  # of an export of a record
-    items = beside if items is None else items
     if items is not None and (of_file := read_items(items, columns["item"], True)).clock:
         every = pl.concat([every, pl.Series(of_file.ids, dtype=pl.String)]).unique()  # they could be shown
     names, text_ids = ordered_ids(every)
     texts = tuple(map(str, names))
     facts = facts_of_items(items, table.items, columns["item"], text_ids)
     sessions, numbers = read.keys("session")
+    if isinstance(table, SeveralFiles) and sessions is not None:
+        again = table.goes_on(pl.Series(numbers.numpy()), pl.int_range(1, len(numbers) + 1, eager=True))
+        sentence = "{session} of {row} began in another file: each session must be whole in one file"
+        read.refuse(tensor_of(again), sentence, session=lambda at: short(sessions[int(numbers[at])]))
     users, user_numbers = read.keys("user")
     steps = read.steps(numbers)
     pieces = read.context(fill)

@@ -27,9 +27,9 @@ from recsys_rl.data.tables.findings import Words, in_words, names_of, words_of, 
 from recsys_rl.data.tables.item_encoding import STOCK, TIMES, clock_of
 from recsys_rl.data.tables.layout import roles_of
 from recsys_rl.data.tables.pieces import CONTEXT, tensors
-from recsys_rl.data.tables.read import TableFile, in_memory, open_table
+from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.data.tables.schema import BY_NAME, BY_START, DECISIONS
-from recsys_rl.data.tables.several import check_together
+from recsys_rl.data.tables.several import check_together, items_beside
 from recsys_rl.data.tables.values import INTEGER, lists_of, on, whole_number
 from recsys_rl.errors import UserError, amount, one_line, short
 from recsys_rl.logs.checks import check_rows
@@ -82,11 +82,7 @@ class LogFiles:
     @cached_property
     def items(self) -> TableFile | None:
         """The table of the items that the files have beside their decisions; None without one."""
-        tables = [table.items for table in self.files if table.items is not None]
-        if not tables:
-            return None
-        frames = [items.rows(items.names) for items in tables]
-        return in_memory(tables[0].path, pl.concat(frames, how="diagonal_relaxed"))
+        return items_beside(self.files)
 
     def has(self, table: TableFile, role: str) -> bool:
         """True if the table has a column of this role; of propensities, also under one policy or by item."""

@@ -206,7 +206,8 @@ def open_log(
         source: LogSource = RecordedLog(paths)
     elif place is None:
         fill = file.missing == "fill"
-        return TableLog(one_line(paths[0]), read_table(paths[0], file.columns, file.separator, items, fill))
+        name = " + ".join(map(one_line, paths))
+        return TableLog(name, read_table(paths, file.columns, file.separator, items, fill))
     else:
         config, tables = place.config, place.config.platform.tables
         if tables is None:

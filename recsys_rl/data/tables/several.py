@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys_rl.data.tables.columns import log_name
-from recsys_rl.data.tables.read import TableFile, has_header, open_table
+from recsys_rl.data.tables.read import TableFile, has_header, in_memory, open_table
 from recsys_rl.data.tables.values import text
 from recsys_rl.errors import UserError, listed, one_line
 
@@ -41,12 +42,18 @@ class SeveralFiles(TableFile):
         ]
         return pl.concat(alike, how="vertical_relaxed")
 
-    def files_of(self, rows: pl.Series) -> pl.Series:
-        """The number of the file, from 0, that has each of these rows (from 1)."""
-        return pl.Series(self.ends).search_sorted(rows, "left")
+    @property
+    def items(self) -> TableFile | None:
+        return items_beside(self.parts)
+
+    def goes_on(self, sessions: pl.Series, rows: pl.Series) -> pl.Series:
+        """True for each of these ``rows`` (from 1) whose session has rows in a file before its own."""
+        file = pl.Series(self.ends).search_sorted(rows, "left")
+        frame = pl.DataFrame({"session": sessions, "file": file})
+        return frame.select(pl.col("file") != pl.col("file").min().over("session")).to_series()
 
     def place(self, row: int) -> str:
-        index = int(self.files_of(pl.Series([row]))[0])
+        index = bisect_left(self.ends, row)
         part = self.parts[index]
         place = part.place(row - (self.ends[index - 1] if index else 0))
         of_folder = len(part.files) > 1  # whose files are named already
@@ -68,13 +75,13 @@ def open_tables(
         different = {*first.names} ^ {*table.names}
         if different:
             raise UserError(
-                f"{both} have different columns ({listed(sorted(different))}): describe each by itself."
+                f"{both} have different columns ({listed(sorted(different))}): give files with the same ones."
             )
         for name in first.names:
             if _shape(kinds[0][name]) != _shape(of[name]):
                 raise UserError(
                     f"{both} have different values in column {name!r} ({kinds[0][name]} and {of[name]}): "
-                    "describe each by itself."
+                    "give files of one format."
                 )
     notes = "; ".join(f"{table.note} ({one_line(table.path.name)})" for table in tables if table.note)
     path = Path(" + ".join(str(table.path) for table in tables))
@@ -84,6 +91,14 @@ def open_tables(
 def _shape(kind: pl.DataType) -> str:
     """The kind of values that can't stand in one column with others; "" for texts and numbers."""
     return "lists" if kind.is_nested() else "times" if kind.is_temporal() else ""
+
+
+def items_beside(tables: Sequence[TableFile]) -> TableFile | None:
+    """The table of the items that the tables have beside their decisions; None without one."""
+    found = [table.items for table in tables if table.items is not None]
+    if not found:
+        return None
+    return in_memory(found[0].path, pl.concat((of.rows(of.names) for of in found), how="diagonal_relaxed"))
 
 
 def check_together(tables: Sequence[TableFile]) -> None:

@@ -172,9 +172,8 @@ class DecisionSurvey(EventSurvey):
         frame = frame.sort(*keys, maintain_order=True)  # of two equal rows the later one is the repeat
         wrong = {rule.problem: rows for rule, rows in broken(frame, OF_SESSIONS) if rule.problem}
         if isinstance(self.layout.table, SeveralFiles):
-            file = frame["session"].to_frame().with_columns(file=self.layout.table.files_of(frame[ROW]))
-            goes_on = pl.col("file") != pl.col("file").min().over("session")
-            wrong["rows of a session that began in another file"] = file.select(goes_on).to_series()
+            again = self.layout.table.goes_on(frame["session"], frame[ROW])
+            wrong["rows of a session that began in another file"] = again
         return {
             text: (int(rows.sum()), int(frame[ROW].filter(rows).to_numpy().min()))
             for text, rows in wrong.items()

@@ -24,8 +24,8 @@ class OpeConfig(DecisionFile):
 
     log: tuple[str, ...] = ()
     """The decisions: a file of recsys-rl record, your own text, JSON lines or Parquet with named columns,
-    dsjson of Vowpal Wabbit, or a public log: open-bandit, kuairand-random. For the checkpoint of a policy of
-    your own tables --log may be repeated."""
+    dsjson of Vowpal Wabbit, or a public log: open-bandit, kuairand-random. Of your own tables --log may be
+    repeated."""
     data_dir: str | None = None
     """Folder of the public log's own files. open-bandit takes the dataset's folder, or that of one log of it,
     as bts/men. Without it, kuairand-random is downloaded (47 MB)."""

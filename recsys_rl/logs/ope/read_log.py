@@ -138,10 +138,10 @@ def _of_recorded(options: OpeConfig) -> ReadLog:
 def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
     """Raise UserError for options that have no effect on this kind of log, or lack the checkpoint."""
     source, checkpoint = options.source, options.checkpoint
-    if len(options.log) > 1 and not (own and checkpoint is not None):
+    if len(options.log) > 1 and not own:
         raise UserError(
-            f"{source}: several logs are read together only for the checkpoint of a policy of your "
-            "own tables: give --checkpoint, or one log."
+            f"{source}: several logs are read together only if they are tables of your own: give one, or a "
+            "folder with the parts of one."
         )
     if not public and len(options.log) == 1 and not Path(options.log[0]).exists() and not Path(source).suffix:
         raise UserError(

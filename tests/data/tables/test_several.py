@@ -13,6 +13,7 @@ import torch
 
 import recsys_rl
 from recsys_rl.cli import main
+from recsys_rl.logs.decision_table import read_table
 from recsys_rl.logs.describe.data import describe as describe_frames
 from recsys_rl.logs.describe.description import Description
 from recsys_rl.logs.describe.survey import describe
@@ -89,6 +90,11 @@ def test_tables_of_two_formats_are_one_log(
 ) -> None:
     assert_same_weights(policy, trained(logs, one, two))
     assert judged(policy, logs, one, two) == rows
+    of_random = [
+        recsys_rl.ope(log=log, policy=("random",), world=False).rows
+        for log in ([path_of(logs, "a", one), path_of(logs, "b", two)], str(logs / "whole.parquet"))
+    ]
+    assert of_random[0] == of_random[1]
     whole = described(logs / "whole.parquet")
     assert described([path_of(logs, "a", one), path_of(logs, "b", two)]) == whole and whole.rows == 1000
 
@@ -133,6 +139,8 @@ def test_a_row_is_named_by_its_file(tmp_path: Path) -> None:
         "rows of a session that began in another file": (2, 31, "line 11 of two.jsonl"),
         "rows that repeat an earlier row in every column": (2, 31, "line 11 of two.jsonl"),
     }
+    with pytest.raises(UserError, match=r"session 's12' of line 11 of two\.jsonl began in another file"):
+        read_table([tmp_path / "one.csv", tmp_path / "log", tmp_path / "two.jsonl"])
     frames = describe_frames(log=[str(tmp_path / "one.csv"), wrong.slice(10, 5), wrong.slice(15)])
     assert [problem.first for problem in frames.problems] == ["row 3 of data frame 3"]
 
