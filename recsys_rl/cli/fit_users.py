@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from recsys_rl.cli.parse import checked, parse
+from recsys_rl.cli.parse import checked, joined, parse
 from recsys_rl.cli.stop import stopping
 from recsys_rl.logs.users.fit_users import FitUsersConfig, Interrupted, fit_users
 
@@ -40,5 +40,5 @@ def run(argv: list[str]) -> None:
 
 def fit_users_options(argv: list[str]) -> FitUsersConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    options = parse(FitUsersOptions, FitUsersOptions(), argv, "recsys-rl fit-users", TEXT)
+    options = parse(FitUsersOptions, FitUsersOptions(), joined(argv, "log"), "recsys-rl fit-users", TEXT)
     return checked(FitUsersConfig, options)

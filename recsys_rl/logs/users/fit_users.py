@@ -15,7 +15,6 @@ from torch import Tensor
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.tables.columns import log_name
 from recsys_rl.data.tables.frames import with_files
-from recsys_rl.errors import FieldError
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.logged import MOST_ROWS
 from recsys_rl.logs.users.file import LearnedFile, load_users, save_users
@@ -68,17 +67,13 @@ def fit_users(options: FitUsersConfig | None = None, **settings: Any) -> dict[st
 
         fit_users(log="log.parquet", checkpoint="checkpoints/ppo.pt", out="users.pt")
 
-    ``log`` may be a data frame in place of a path.
+    ``log`` may be a data frame in place of a path, or a list of these.
 
     Returns: the report (logs/users/fit_report.py), as ``--json`` writes it. Raises UserError for a log or a
     checkpoint that can't be used. Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, when the file is
     written.
     """
     with with_files(settings) as known:
-        if files := known.get("log"):
-            known["log"] = files[0]
-            if len(files) > 1:
-                raise FieldError("log", f"names {len(files)} logs: give one.")
         return _fitted(dataclasses.replace(options or FitUsersConfig(), **known))
 
 
@@ -126,7 +121,7 @@ def _home(read: LogToFit, config: Config) -> dict[str, Any]:
 def begin_fit(options: FitUsersConfig, read: LogToFit, seed: int = 0) -> Fit:
     """A new fit of ``options`` to a log that has been read. Raises UserError."""
     log, world, users = read.log, read.world, read.users
-    name = Path(log_name(options.log or "the log")).name
+    name = " + ".join(Path(log_name(path)).name for path in options.log) or "the log"
     streams = generators(seed, "split", "networks", "order", "parts")
     what = learnable(name, log, users, read.weights)
     facts = dataclasses.replace(facts_of(name, log, what), catalogue=catalogue_hash(world.catalogue))
@@ -242,7 +237,7 @@ def _restore(fit: Fit, before: LearnedFile, options: FitUsersConfig) -> None:
     """Go on with the fit of ``before``. Raises UserError if it is of another log or other settings."""
     if before.info.get("log") != fit.file.info["log"]:
         raise UserError(
-            f"{options.log} holds other decisions than at the start of this fit: give it as it was."
+            f"{options.source} holds other decisions than at the start of this fit: give it as it was."
         )
     old, new = before.info.get("settings", {}), json.loads(json.dumps(fit.file.info["settings"]))
     for name in new:
@@ -261,8 +256,8 @@ def _restore(fit: Fit, before: LearnedFile, options: FitUsersConfig) -> None:
 
 def _check_outputs(options: FitUsersConfig, out: Path) -> None:
     """Raise UserError if an output can't be written, or would replace an input or the other one."""
-    read = {"log": options.log, "checkpoint": options.checkpoint}
-    taken = {Path(path).resolve(): name for name, path in read.items() if path is not None}
+    read = [*(("log", path) for path in options.log), ("checkpoint", options.checkpoint)]
+    taken = {Path(path).resolve(): name for name, path in read if path is not None}
     written = {"out": out} | ({} if options.json is None else {"json": Path(options.json)})
     for name, path in written.items():
         check_writable(path, f"--{name}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Literal
 
-from recsys_rl.data.tables.columns import DecisionFile
+from recsys_rl.data.tables.columns import DecisionFile, log_name
 from recsys_rl.settings.fields import Count, Range, check_fields
 from recsys_rl.settings.shared import Seed
 
@@ -14,10 +15,10 @@ from recsys_rl.settings.shared import Seed
 class FitUsersConfig(DecisionFile):
     """One fit of users to a log."""
 
-    log: str | None = None
-    """The log of decisions to learn from: a Parquet file of `record`, a folder of them, or a table of your
-    own with sessions (docs/11). Of one with more than 524,288 decisions, whole sessions are drawn by the
-    seed."""
+    log: tuple[str, ...] = ()
+    """The log of decisions to learn from: a Parquet file of `record`, a folder of them, or tables of your own
+    with sessions (docs/11), for which --log may be repeated. Of one with more than 524,288 decisions, whole
+    sessions are drawn by the seed."""
     checkpoint: str | None = None
     """A checkpoint with the log's items and users."""
     env: str | None = None
@@ -54,4 +55,11 @@ class FitUsersConfig(DecisionFile):
     """Print no progress and no report."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.log, str | PurePath):
+            object.__setattr__(self, "log", (str(self.log),))
         check_fields(self)
+
+    @property
+    def source(self) -> str:
+        """The log as one text for people."""
+        return " + ".join(map(log_name, self.log))

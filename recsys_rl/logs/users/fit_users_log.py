@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,23 +57,23 @@ def log_to_fit(options: FitUsersConfig, most_rows: int) -> Read:
 
     ``most_rows``: of a log with more rows, whole sessions are drawn.
     """
-    if options.log is None:
+    if not options.log:
         raise UserError("The log is missing: give --log FILE.parquet.")
-    path, own = options.log, is_own(options.log)
+    own = is_own(options.log)
     if own:
-        config, world = _of_table(options, path)
-        source = open_log((path,), Place.of_run(config, world))
+        config, world = _of_table(options)
+        source = open_log(options.log, Place.of_run(config, world))
     else:
         given = [*options.given, *(["items"] if options.items is not None else [])]
         check_used(*((name, True, "only for a log of your own") for name in given))
-        source = open_log((path,))
+        source = open_log(options.log)
         config, world = _world(options, source.header.platform)
         source = source.at(Place.of_run(config, world))
     log, note = sample_of(source, most_rows, generators(options.seed, "rows")["rows"])
-    check_learnable(path, log)
+    check_learnable(source.name, log)
     if not own:
         data = f"--data {config.data_config.data} --seed {config.train_config.seed}"
-        check_catalogue(path, log.header, world.catalogue, data)
+        check_catalogue(source.name, log.header, world.catalogue, data)
     known = ~source.heldout(log)
     if not bool(known.any()):
         raise UserError(
@@ -82,7 +82,7 @@ def log_to_fit(options: FitUsersConfig, most_rows: int) -> Read:
     read = LogToFit(
         log=log,
         world=_with_people(world, log, known) if own else world,
-        data_config=_data_of(config, path) if own else to_dict(config)["data_config"],
+        data_config=_data_of(config, options.log[0]) if own else to_dict(config)["data_config"],
         known=known,
         users=None if own else _users_of(options, log, config, world),
         weights=config.env_config.weights if own else parse_weights(options.weights, "weights"),
@@ -93,38 +93,38 @@ def log_to_fit(options: FitUsersConfig, most_rows: int) -> Read:
 
 
 def _data_of(config: Config, path: str) -> dict[str, Any]:
-    """The settings that all sources of data have, of a table."""
+    """The settings that all sources of data have, of a table at ``path``."""
     shared = {name: getattr(config.data_config, name) for name in hints(DataConfig)}
     return {**shared, "data": str(files_of(Path(path))[0])}
 
 
-def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
+def _of_table(options: FitUsersConfig) -> tuple[Config, World]:
     """The settings and the items of a table: its own, or those of the checkpoint."""
     brought, named = options.checkpoint is not None, ("data", "env")
     check_used(
-        *((x, getattr(options, x) is not None, f"{one_line(path)} brings its own items") for x in named),
+        *((x, getattr(options, x) is not None, f"{options.source} brings its own items") for x in named),
         ("items", brought and options.items is not None, "--checkpoint has its items"),
         ("weights", brought and bool(options.weights), "--checkpoint has its weights"),
     )
     if options.checkpoint is None:
-        given: dict[str, Any] = {"log": (path,), "items": options.items, "weights": options.weights}
+        given: dict[str, Any] = {"log": options.log, "items": options.items, "weights": options.weights}
         given |= {**options.given, "seed": options.seed}
         sections = overlay(brought_settings(OF_TABLES, given), {"algo": "bc", "env": OF_TABLES})
         config = Config(**{**sections, **given})
-        return _with_sessions(config, path), make_world(config)
-    checkpoint = over_log(load_at_home(options.checkpoint), (path,))
+        return _with_sessions(config, options.log), make_world(config)
+    checkpoint = over_log(load_at_home(options.checkpoint), options.log)
     config = config_of_split(checkpoint)
     data = dataclasses.replace(config.data_config, **options.given)
-    return _with_sessions(dataclasses.replace(config, data_config=data), path), checkpoint.world
+    return _with_sessions(dataclasses.replace(config, data_config=data), options.log), checkpoint.world
 
 
-def _with_sessions(config: Config, path: str) -> Config:
+def _with_sessions(config: Config, log: Sequence[str]) -> Config:
     """The settings. Raises UserError for those of single decisions."""
     if config.env_config.max_episode_steps == 1:
         raise UserError(
-            f"{one_line(path)} has single decisions, and learned users answer through a session: name the "
-            "column of sessions (--session-column), or learn a policy from the log itself, as with recsys-rl "
-            f"train --algo reinforce --log {one_line(path)}."
+            f"{' + '.join(map(one_line, log))} has single decisions, and learned users answer through a "
+            "session: name the column of sessions (--session-column), or learn a policy from the log itself, "
+            f"as with recsys-rl train --algo reinforce --log {' '.join(map(one_line, log))}."
         )
     return config
 
@@ -170,7 +170,7 @@ def _world(options: FitUsersConfig, platform: str) -> tuple[Config, World]:
     env = options.env or platform
     if not env or (options.env is None and names_a_module(env)):  # a file may name no module to import
         what = f"is of {env}, which imports a module" if env else "names no platform"
-        raise UserError(f"{options.log} {what}: give --env NAME beside --data.")
+        raise UserError(f"{options.source} {what}: give --env NAME beside --data.")
     given: dict[str, Any] = {} if options.data is None else {"data": options.data}
     config = Config(env=env, seed=options.seed, **given)
     return config, make_world(config)
@@ -184,6 +184,7 @@ def _users_of(options: FitUsersConfig, log: DecisionLog, config: Config, world: 
     if platform != config.env:
         what = options.checkpoint if options.checkpoint is not None else f"--env {config.env}"
         raise UserError(
-            f"{options.log} is a log of {platform}, and {what} is of {config.env}: give the log's platform."
+            f"{options.source} is a log of {platform}, and {what} is of {config.env}: give the platform of "
+            "the log."
         )
     return make_user_model(config, world)

@@ -151,5 +151,9 @@ def test_users_are_learned_from_a_frame(tmp_path: Path) -> None:
         for k, log in enumerate((pl.read_csv(file), file))
     )
     assert mine == theirs
-    with pytest.raises(UserError, match="one"):
+    half = pl.read_csv(file).with_columns(first=pl.col("session").str.tail(-1).cast(int) < 30)
+    parts = [of.drop("first") for of in half.partition_by("first", maintain_order=True)]
+    both = recsys_rl.fit_users(log=parts, out=tmp_path / "two.pt", **small)  # in another order of sessions
+    assert both["decisions"] == mine["decisions"] and both["returns"]["real"] == mine["returns"]["real"]
+    with pytest.raises(UserError, match="twice"):
         recsys_rl.fit_users(log=[pl.read_csv(file)] * 2, out=tmp_path / "two.pt", **small)

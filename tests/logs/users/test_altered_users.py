@@ -184,7 +184,7 @@ def test_an_altered_fit_under_way_is_refused_or_goes_on(
 ) -> None:
     monkeypatch.setattr("recsys_rl.logs.users.fit.LEAST_STEPS", 2)
     sizes = {**SMALL, "epochs": 4, "members": 1}
-    options = fit_users.FitUsersConfig(log=str(made[1]), checkpoint=str(made[0]), **sizes)
+    options = fit_users.FitUsersConfig(log=(str(made[1]),), checkpoint=str(made[0]), **sizes)
     fit = fit_users.begin(options)
     fit.fitting.epoch()
     state, refused = fit.fitting.state_dict(), 0
