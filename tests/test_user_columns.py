@@ -119,7 +119,6 @@ def test_reward_models_read_the_mean_of_a_slate() -> None:
     one, two = features(obs([[0.5, 3.0]] * 2), torch.tensor([[0, 1], [1, 2]]))
     whole = torch.cat([one, two])
     assert bool((whole == 1.5).any()) and not bool((whole == 3.0).any() or (whole == 0.5).sum() > 4)
-    assert features.columns_of(PIECE) is None
 
 
 def test_estimated_propensities_find_a_logger_that_reads_them() -> None:

@@ -66,5 +66,4 @@ def promise(made: Estimator) -> str:
         return f"The clip is chosen on the log, of {grid}: its interval does not cover the error of the clip."
     if estimators.CLUSTERS in made.needs:
         return "Its interval does not cover the error of clusters whose items differ."
-    kept = " The weights of each step are divided by their mean." if made.normalised else ""
-    return f"Its interval covers the value for many users and light tails of the weights.{kept}"
+    return "Its interval covers the value for many users and light tails of the weights."

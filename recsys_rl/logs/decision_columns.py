@@ -106,6 +106,8 @@ class Table(Cells):
     def steps(self, sessions: Tensor) -> Tensor:
         """(E,) int64: the column ``step``, or the order of time (then of rows) within the session."""
         if "step" in self:
+            if "session" not in self.columns:
+                raise UserError(f"{self.name} has steps but no column of sessions: give --session-column.")
             return self.values("step")
         order = torch.from_numpy(np.lexsort((self.times().numpy(), sessions.numpy())))  # stable
         ordered = sessions[order]

@@ -98,6 +98,11 @@ class DecisionLog:
         return self.map(lambda values: values.index_select(0, index))
 
     @property
+    def session(self) -> Tensor:
+        """(E,) int64: the place of the row's session in this log, from 0 on."""
+        return (self.steps == 0).cumsum(0) - 1
+
+    @property
     def num_sessions(self) -> int:
         """G"""
         return int((self.steps == 0).sum())
@@ -115,9 +120,8 @@ class DecisionLog:
     @property
     def known_sessions(self) -> Self:
         """The sessions in which the probability of every decision is known."""
-        _, session = self.sessions.unique_consecutive(return_inverse=True)
-        lacking = session[self.logprobs.isnan()]
-        return self.rows(~torch.isin(session, lacking)) if len(lacking) else self
+        lacking = self.session[self.logprobs.isnan()]
+        return self.rows(~torch.isin(self.session, lacking)) if len(lacking) else self
 
     @property
     def shown(self) -> Tensor:

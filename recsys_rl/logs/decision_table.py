@@ -101,8 +101,6 @@ def _read(
     names, text_ids = ordered_ids(every)
     texts = tuple(map(str, names))
     facts = facts_of_items(items, table.items, columns["item"], text_ids)
-    if "step" in read and "session" not in columns:
-        raise UserError(f"{name} has steps but no column of sessions: name it with --session-column.")
     sessions, numbers = read.keys("session")
     users, user_numbers = read.keys("user")
     steps = read.steps(numbers)

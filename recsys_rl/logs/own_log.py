@@ -175,8 +175,7 @@ class OwnLog(LogSource):
 
     @cached_property
     def num_rows(self) -> int:
-        scans = [(table, table.scan(table.names[:1])) for table in self.tables.files]
-        return sum(int(table.collect(scan.select(pl.len())).item()) for table, scan in scans)
+        return sum(table.num_rows for table in self.tables.files)
 
     @property
     def has_propensities(self) -> bool:

@@ -155,8 +155,6 @@ def _of_file(files: LogFiles, table: TableFile, name: str, heldout: Heldout) -> 
     read = files.cells(table, list(dict.fromkeys(thin)))
     if read.frame.height == 0:
         raise UserError(f"{one_line(table.path)} holds no decisions: give a log with at least one row.")
-    if "step" in read and "session" not in roles:
-        raise UserError(f"{one_line(table.path)} has steps but no column of sessions: give --session-column.")
     names = Table(one_line(table.path), pl.DataFrame(schema=dict.fromkeys(table.names, pl.String)), roles)
     signals = names.signal_names(files.given.get("reward") is not None)
     check_signals(names.name, signals)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recsys_rl.errors import amount, listed, one_line
 from recsys_rl.logs.checks import check_rows
@@ -28,7 +27,6 @@ from recsys_rl.logs.reader import (
     read_header,
     read_keys,
     read_pieces,
-    read_rows,
     read_whole,
 )
 from recsys_rl.types import UserError
@@ -50,33 +48,38 @@ def read_decisions(path: str | Path) -> DecisionLog:
     return concatenate(list(parts(path, sys.maxsize)))
 
 
-def drawn_from(
-    name: str, logs: Iterable[DecisionLog], rows: int, total: int, generator: torch.Generator
-) -> tuple[DecisionLog, str]:
-    """Of the ``total`` rows of a log in parts, ``rows`` on average in random sessions, and a note.
+def sampled(parts: Iterable[DecisionLog], rows: int, generator: torch.Generator) -> tuple[DecisionLog, bool]:
+    """Sessions drawn at random, with at most ``rows`` rows; and True if they are the whole log.
 
-    ``name``: that of the log. Raises UserError if no session is kept.
+    Each session draws a number by ``generator``, in the order of the log, and the smallest stay. So the
+    sample does not depend on the parts.
     """
-    share, samples, sessions = rows / total, [], 0
-    for log in logs:
-        numbers, index = log.sessions.unique(return_inverse=True)
-        drawn = torch.rand(len(numbers), generator=generator) < share
-        sessions += len(numbers)
-        if drawn.any():
-            samples.append(log.rows(drawn[index]))
-    if not samples:
-        raise UserError(f"{name}: its {sessions:,} sessions are too long to sample {rows:,} rows.")
-    log = concatenate(samples)
-    number = int((log.sessions.diff() != 0).sum()) + 1
-    return log, f"{name}: a random {number:,} of its {sessions:,} sessions, {log.num_rows:,} rows"
+    samples: list[DecisionLog] = []
+    keys = torch.empty(0, dtype=torch.float64)  # (G,) of the sessions of ``samples``
+    complete, bound = True, float("inf")
+    for log in parts:
+        number = log.session
+        key = torch.rand(log.num_sessions, dtype=torch.float64, generator=generator)
+        stays = key < bound
+        if not bool(stays.all()):
+            log = log.rows(stays[number])
+        samples, keys = [*samples, log], torch.cat([keys, key[stays]])
+        if sum(part.num_rows for part in samples) > rows:
+            pool = concatenate(samples)
+            number = pool.session
+            order = keys.argsort()
+            most = max(1, int((number.bincount()[order].cumsum(0) <= rows).sum()))
+            bound, complete = float(keys[order[most]]) if most < len(order) else bound, False
+            stays = keys < bound
+            samples, keys = [pool.rows(stays[number])], keys[stays]
+    return concatenate(samples), complete
 
 
 def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
     """The rows of ``read_decisions`` in parts of whole sessions, with at most ``rows`` rows each.
 
     A session with more rows is a part of its own. A file with more rows is read a row group at a time if its
-    rows are ordered by session and step, as `recsys-rl record` writes them. In another order, each part is
-    gathered in a pass over the whole file, and the numbers of the sessions are in memory, 8 bytes a row.
+    rows are ordered by session and step, as `recsys-rl record` writes them; in another order it is in memory.
 
     Raises the errors of ``read_decisions``. Whether a file fits its checksum is known after its last part:
     a result that was computed from the earlier ones does not count before.
@@ -152,16 +155,10 @@ def with_propensities(
 
 def _of_file(path: Path, name: str, header: FileHeader, rows: int) -> Iterator[DecisionLog]:
     """The checked parts of one file."""
-    if num_rows(path) <= rows:
-        yield _ordered(name, read_whole(path, header))
+    if num_rows(path) <= rows or not _is_ordered(path):
+        yield from cut(_ordered(name, read_whole(path, header)), rows)
         return
     checksum, start = Checksum(header.fields), 0
-    if not _is_ordered(path):
-        for piece in read_pieces(path, header.header):
-            checksum.add(piece)
-        header.check(name, checksum)
-        yield from _in_any_order(path, name, header, rows)
-        return
     for log in _sessions(_summed(read_pieces(path, header.header), checksum), rows):
         check_rows(name, log, torch.arange(start, start + log.num_rows) + 1)
         start += log.num_rows
@@ -187,19 +184,6 @@ def _summed(pieces: Iterable[DecisionLog], checksum: Checksum) -> Iterator[Decis
         yield piece
 
 
-def _in_any_order(path: Path, name: str, header: FileHeader, rows: int) -> Iterator[DecisionLog]:
-    """The checked parts of a file in any order, by ascending session, each in a pass over the file."""
-    sessions = torch.cat([keys[:, 0].clone() for keys in read_keys(path)])  # (E,)
-    numbers, counts = sessions.unique(return_counts=True)
-    ends, first = counts.cumsum(0), 0
-    while first < len(numbers):
-        read = int(ends[first] - counts[first])
-        last = max(first + 1, int(torch.searchsorted(ends, read + rows, right=True)))  # the first of the next
-        wanted = (sessions >= numbers[first]) & (sessions <= numbers[last - 1])
-        yield _ordered(name, read_rows(path, header.header, wanted), wanted.nonzero().squeeze(1))
-        first = last
-
-
 def _sessions(pieces: Iterable[DecisionLog], rows: int) -> Iterator[DecisionLog]:
     """The rows of the pieces in parts of whole sessions."""
     waiting: list[DecisionLog] = []
@@ -212,10 +196,10 @@ def _sessions(pieces: Iterable[DecisionLog], rows: int) -> Iterator[DecisionLog]
     yield from cut(concatenate(waiting), rows)
 
 
-def _ordered(name: str, log: DecisionLog, places: Tensor | None = None) -> DecisionLog:
-    """The checked log, its rows ordered by session and step. ``places`` (E,): in the file; None: 0, 1, ..."""
+def _ordered(name: str, log: DecisionLog) -> DecisionLog:
+    """The checked log, its rows ordered by session and step."""
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
     if not torch.equal(order, torch.arange(log.num_rows)):
         log = log.rows(order)
-    check_rows(name, log, (order if places is None else places[order]) + 1)
+    check_rows(name, log, order + 1)
     return log

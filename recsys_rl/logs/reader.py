@@ -143,16 +143,6 @@ def read_keys(path: Path) -> Iterator[Tensor]:
         yield torch.stack([cells.values("session"), cells.values("step")], 1)
 
 
-def read_rows(path: Path, header: DecisionHeader, wanted: Tensor) -> DecisionLog:
-    """``read_whole`` of the rows where ``wanted`` (E,) is True, ROWS rows of the file at a time."""
-    frames = []
-    for start in range(0, len(wanted), ROWS):
-        mask = wanted[start : start + ROWS]
-        if bool(mask.any()):
-            frames.append(_frame(path, start).filter(pl.Series(mask.numpy())))
-    return _log(one_line(path), header, pl.concat(frames))
-
-
 def _frame(path: Path, start: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """ROWS rows from ``start`` on; all columns without ``columns``."""
     with parsing(one_line(path)):

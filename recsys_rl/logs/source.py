@@ -20,9 +20,9 @@ from recsys_rl.data.tables.columns import DecisionFile
 from recsys_rl.data.tables.read import files_of, is_own, open_table
 from recsys_rl.data.tables.several import check_together
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, concatenate, cut
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut
 from recsys_rl.logs.decision_table import DecisionTable, read_table
-from recsys_rl.logs.parts import PART, drawn_from, gathered, parts
+from recsys_rl.logs.parts import PART, gathered, parts, sampled
 from recsys_rl.logs.public import LOGS
 from recsys_rl.logs.reader import fingerprint, header_of_log, num_rows
 from recsys_rl.logs.rewards import Rewards, of_platform, of_signals, weights_of_signals
@@ -221,10 +221,12 @@ def open_log(
 
 
 def sample_of(source: LogSource, rows: int, generator: torch.Generator) -> tuple[DecisionLog, str]:
-    """The decisions of a log, and a note; of one with more than ``rows`` rows random sessions (parts.py).
+    """The decisions of a log, or random sessions of one with more than ``rows`` rows; and a note on these.
 
-    The note is "" for a whole log. Raises UserError for a wrong value, and if no session is kept.
+    Raises UserError for a wrong value.
     """
-    if rows >= source.num_rows:
-        return concatenate(list(source.parts(PART))), ""
-    return drawn_from(source.name, source.parts(PART), rows, source.num_rows, generator)
+    log, whole = sampled(source.parts(PART), rows, generator)
+    if whole:
+        return log, ""
+    shares = f"{log.num_rows:,} of {source.num_rows:,} rows"
+    return log, f"{source.name}: a random {log.num_sessions:,} of its sessions, {shares}"

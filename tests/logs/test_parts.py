@@ -19,12 +19,14 @@ from recsys_rl.cli import main
 from recsys_rl.logs import reader
 from recsys_rl.logs.decision_log import DecisionLog, concatenate, cut
 from recsys_rl.logs.describe.survey import describe
-from recsys_rl.logs.parts import parts, read_decisions
+from recsys_rl.logs.parts import parts, read_decisions, sampled
 from recsys_rl.logs.reader import files_of_log
 from recsys_rl.logs.source import open_log, sample_of
 from recsys_rl.logs.writer import KEY, PART, PARTS, DecisionWriter, write_decisions
 from recsys_rl.types import UserError, tensors_of
 from tests.doors import ROOT
+from tests.log_in_parts import cut as pieces
+from tests.log_in_parts import log_of
 from tests.logs.generated_log import HEADER, STEPS, block, blocks
 
 
@@ -137,13 +139,32 @@ def test_sample_of_a_large_log_has_whole_sessions(tmp_path: Path) -> None:
     assert note == ""
     some, note = sample_of(open_log((str(path),)), log.num_rows // 4, noise.manual_seed(0))
     numbers, lengths = some.sessions.unique(return_counts=True)
-    assert 60 < len(numbers) < 140 and lengths.unique().tolist() == [STEPS]  # 100, deviation 8.7
+    assert len(numbers) == 100 and lengths.unique().tolist() == [STEPS]
     assert_same(some, log.rows(torch.isin(log.sessions, numbers)))
-    assert note == f"{path}: a random {len(numbers)} of its 400 sessions, {some.num_rows:,} rows"
+    assert note == f"{path}: a random 100 of its sessions, {some.num_rows} of {log.num_rows:,} rows"
     again, _ = sample_of(open_log((str(path),)), log.num_rows // 4, noise.manual_seed(0))
     assert_same(some, again)
-    with pytest.raises(UserError, match="its 400 sessions are too long to sample 0 rows"):
-        sample_of(open_log((str(path),)), 0, noise)
+
+
+def test_sample_has_whole_sessions_and_does_not_depend_on_the_parts() -> None:
+    log = log_of(300, 4)
+
+    def drawn(parts: list[DecisionLog], rows: int) -> tuple[DecisionLog, bool]:
+        return sampled(parts, rows, torch.Generator().manual_seed(3))
+
+    found, whole = drawn([log], 200)
+    assert not whole and 190 < found.num_rows <= 200
+    for session in found.sessions.unique().tolist():
+        assert int((found.sessions == session).sum()) == int((log.sessions == session).sum())
+    for places in ((90, 200, 260), (1,), (299,)):
+        other, _ = drawn(pieces(log, *places), 200)
+        assert torch.equal(other.sessions, found.sessions) and torch.equal(other.items, found.items)
+    assert drawn(pieces(log, 90), log.num_rows)[1]
+    means = [
+        float(sampled([log], 200, torch.Generator().manual_seed(k))[0].sessions.double().mean())
+        for k in range(200)
+    ]
+    assert sum(means) / 200 == pytest.approx(float(log.sessions.double().mean()), abs=3)  # each as likely
 
 
 @pytest.mark.parametrize("rows", [3, 12, 50, 149, 150])

@@ -73,6 +73,10 @@ class TableFile:
             return None
         return in_memory(self.path, self.json.items)
 
+    @property
+    def num_rows(self) -> int:
+        return int(self.collect(self.scan(self.names[:1]).select(pl.len())).item())
+
     def rows(self, columns: Sequence[str]) -> pl.DataFrame:
         """The rows with these columns, strings for a text file. Raises UserError if it can't be parsed."""
         if self.json is not None:

@@ -6,10 +6,13 @@ fault is said in the same words by both: ``check_needs`` raises the first one th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from scipy.special import bdtrc
+from torch import Tensor
 
 from recsys_rl.errors import UserError, short
 from recsys_rl.logs.describe.context_survey import ContextPiece
@@ -21,6 +24,8 @@ ROUNDING = 1e-3
 """Distance of such an interval that counts as rounding, as in `ope`: logs hold 0.3333 for a third."""
 SAME = 1e-6
 """Share by which propensities may differ and still count as one."""
+LOWER = 1.96
+"""Standard errors by which a mean reward counts as lower, so that one lucky row makes no best item."""
 FEW = 200
 """Effective samples under which `ope` trusts no estimate."""
 
@@ -127,6 +132,23 @@ def too_often(shown: float, possible: float, propensity: float, independent: flo
     draws, hits = int(independent * possible), int(independent * shown)
     # P(at least `hits` of `draws`), for each of the items
     return hits > 0 and float(bdtrc(hits - 1, max(draws, hits), min(propensity, 1.0))) * items < 1 - SURE
+
+
+# mean_a - 1.96 sigma / sqrt n_a, mean_a = sum w r / sum w, n_a = (sum w)^2 / sum w^2
+def lower_ends(of_items: Tensor, of_all: Tensor) -> Tensor:
+    """(I,): the lower end of each item's mean reward; -inf for an item that is never shown.
+
+    sigma is the standard deviation of all rewards: those of an item that was shown twice say nothing of it.
+
+    Args:
+        of_items: (3, I), sums of w, w r and w^2 over the decisions that show the item.
+        of_all: (3,), sums of w, w r and w r^2 over all decisions.
+    """
+    total, gained, squares = of_items
+    mean = of_all[1] / of_all[0]
+    variance = (of_all[2] / of_all[0] - mean**2).clamp_min(0)
+    lower = gained / total - LOWER * (variance * squares).sqrt() / total
+    return torch.where(total > 0, lower, -math.inf)
 
 
 def faults(log: DecisionFacts) -> Iterator[Fault]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from recsys_rl.functional.top_k import highest
+from recsys_rl.logs.describe.learnable import lower_ends
 from recsys_rl.types import Action, Obs
-
-SURE = 1.96
-"""Standard errors by which a mean reward counts as lower, so that one lucky row makes no best item."""
 
 
 class BestItems:
@@ -35,11 +32,8 @@ class BestItems:
         return Action.certain(torch.nn.functional.pad(items, (0, self.slate_size - items.shape[1]), value=-1))
 
 
-# mean_a - 1.96 sigma / sqrt n_a, mean_a = sum w r / sum w, n_a = (sum w)^2 / sum w^2
 def item_scores(parts: Iterable[tuple[Tensor, Tensor, Tensor]], num_items: int) -> Tensor:
-    """(I,) float32: the lower end of each item's mean reward; -inf for an item that is never shown.
-
-    sigma is the standard deviation of all rewards: those of an item that was shown twice say nothing of it.
+    """(I,) float32: ``lower_ends`` of the items.
 
     Args:
         parts: of the log: items (E, K), -1 padding, the weight (E,) and the reward (E,) of each decision.
@@ -53,8 +47,4 @@ def item_scores(parts: Iterable[tuple[Tensor, Tensor, Tensor]], num_items: int) 
         for column in items.unbind(1):
             shown = column >= 0
             of_items.index_add_(1, column[shown], torch.stack([w, w * r, w**2])[:, shown])
-    total, gained, squares = of_items
-    mean = of_all[1] / of_all[0]
-    variance = (of_all[2] / of_all[0] - mean**2).clamp_min(0)
-    lower = gained / total - SURE * (variance * squares).sqrt() / total
-    return torch.where(total > 0, lower, -math.inf).float()
+    return lower_ends(of_items, of_all).float()

@@ -4,17 +4,13 @@ A policy that learns inside users who were learned from a log finds the errors o
 value inside rises, while what it would earn from real people may fall. The held-out users of the log tell,
 as far as the log reaches; a simulator that made the log tells exactly.
 
-All evaluations of a run are judged by one estimator, so that its curve, its stop and its best policy compare
-like with like. It is `world`, a model of the held-out users that is fitted once. A weighted estimator needs
-200 effective sessions for each policy of the run, and a policy that learns leaves the log: of N sessions of T
-steps with random ones of I items, those of a policy that does not draw are worth N / I^T. So `wdr` (`dr` at
-one step) is taken only where the log can have no world model.
+All evaluations of a run are judged by `world`, a model of the held-out users that is fitted once. A weighted
+estimator needs 200 effective sessions for each policy of the run, and a policy that learns leaves the log: of
+N sessions of T steps with random ones of I items, those of a policy that does not draw are worth N / I^T.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,11 +24,9 @@ from recsys_rl.evaluation.mixture import Fixed
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.ope.config import OpeConfig
-from recsys_rl.logs.ope.diagnostics import FEW, student_t
-from recsys_rl.logs.ope.judge import judge
-from recsys_rl.logs.ope.ope import fit_of, replayed, settings_of, trusted_of
-from recsys_rl.logs.ope.playable import loggers_of, playable
-from recsys_rl.logs.ope.propensities import WARNING as ESTIMATED
+from recsys_rl.logs.ope.diagnostics import student_t
+from recsys_rl.logs.ope.estimators import WORLD
+from recsys_rl.logs.ope.ope import replayed
 from recsys_rl.logs.ope.read_log import STREAMS, ReadLog
 from recsys_rl.logs.ope.world import fit_world, why_no_world, world
 from recsys_rl.logs.source import Place, open_log
@@ -56,13 +50,10 @@ Point = tuple[float, float, float]
 
 
 class LogJudge:
-    """`ope` of the greedy policy on the decisions of a log that were made for held-out users.
-
-    ``estimator`` is the name of its estimator, the same for all evaluations of a run.
-    """
+    """`ope` of the greedy policy on the decisions of a log that were made for held-out users."""
 
     def __init__(self, path: str, run: Run) -> None:
-        """Raise UserError for a log of other sessions or items, and for one without held-out users."""
+        """Raise UserError for a log of other sessions or items, or without held-out users to model."""
         config, facts = run.config, learned_file(run.config.env_config).facts
         noise = generators(config.train_config.seed, "judged sessions")["judged sessions"]
         log = _sample(_heldout(path, run), noise)
@@ -71,47 +62,24 @@ class LogJudge:
                 f"{path} is of other sessions than those from which these users were learned: give the log "
                 "of fit-users, or one of the same platform and settings."
             )
-        options = OpeConfig(log=(path,), world=False)
+        if lacking := why_no_world(log):
+            raise UserError(
+                f"{path} can't judge the run, as {lacking}: give another log, or leave --judge-log out."
+            )
+        if not log.has_propensities:  # the model has no weights, so none are estimated
+            log = replace(log, logprobs=torch.zeros_like(log.logprobs))
         streams = generators(config.train_config.seed, *STREAMS)
         read = ReadLog(log, run.world.catalogue, of_learned(facts, log.header), streams)
-        self.name, self.greedy_name = config.algo, f"{config.algo}-greedy"
-        lacking = why_no_world(log)
-        if not lacking and not log.has_propensities:  # `world` has no weights: nothing is estimated
-            read = replace(read, log=replace(log, logprobs=torch.zeros_like(log.logprobs)))
-        self.log, _, fitted = replayed(options, read)
-        self.read, self.fit, self.settings = read, fit_of(options, self.log, read), settings_of(options)
-        self.loggers = loggers_of(options, read, self.log)
-        self.worlds = None if lacking else fit_world(self.log, streams["world"])
-        self.estimator = trusted_of(self.log) if lacking else "world"
+        self.log = replayed(OpeConfig(log=(path,), world=False), read)[0]
+        self.worlds = fit_world(self.log, streams["world"])
         totals = self.log.totals
         whom = f"{amount(totals.sessions, 'session')} of {amount(len(totals.users), 'held-out user')}"
-        self.note = f"judging each evaluation on {whom} of {path} by {self.estimator}"
-        if lacking:
-            self.note += f", as {lacking}: below {FEW} effective sessions it is not to be trusted"
-        if fitted is not None:
-            self.note += f"\n{fitted.sentence}\nwarning ({self.estimator}): {ESTIMATED}"
+        self.note = f"judging each evaluation on {whom} of {path} by {WORLD}"
 
     def judge(self, run: Run) -> Point:
-        """The estimate with the ends of its 95 % interval, by ``estimator``."""
-        fixed = Fixed(run.agent, greedy=True)
-        if self.worlds is not None:
-            terms = world(self.worlds, fixed)  # (N,)
-            return float(terms.mean()), *student_t(terms, self.log.users)
-        policy = playable(self.greedy_name, fixed)
-        with contextlib.redirect_stderr(io.StringIO()):  # a line for each policy
-            judged = judge(
-                self.log,
-                [self.log],
-                [policy],
-                {},
-                self.fit,
-                self.read.rewards,
-                self.loggers,
-                self.settings,
-                {**self.read.streams, **generators(run.config.train_config.seed, "ope")},
-            )
-        row = next(row for row in judged.rows if row.estimator == self.estimator)
-        return row.value, row.low, row.high
+        """The estimate with the ends of its 95 % interval."""
+        terms = world(self.worlds, Fixed(run.agent, greedy=True))  # (N,)
+        return float(terms.mean()), *student_t(terms, self.log.users)
 
 
 class WorldJudge:
@@ -178,7 +146,7 @@ class Judges:
         if self.there is not None:
             observers.append(Evaluator(logger, "world", partial(_measured, self.there)))
         if self.on_log is not None:
-            observers.append(Best(run, path.with_name(BEST), self.on_log.estimator))
+            observers.append(Best(run, path.with_name(BEST)))
         return observers
 
 
@@ -189,10 +157,10 @@ def _measured(judge: LogJudge | WorldJudge, run: Run) -> Measured:
 class Best(Observer):
     """Keeps the policy with the highest estimate on the log, and ends a run whose estimate rises no more."""
 
-    def __init__(self, run: Run, path: Path, estimator: str) -> None:
+    def __init__(self, run: Run, path: Path) -> None:
         """``path``: of the best checkpoint. ``run`` may have ended so before it was resumed."""
-        self.path, self.estimator = path, estimator
-        run.info["judged_by"] = estimator
+        self.path = path
+        run.info["judged_by"] = WORLD
         self._stop(run)
 
     def begun(self, run: Run) -> None:
@@ -225,7 +193,7 @@ class Best(Observer):
         why = why if run.stopped else ""
         return (
             f"{why}{self.path} has the policy of step {step:,.0f}, with the highest estimate by "
-            f"{self.estimator}, {mean:.2f} ({low:.2f} to {high:.2f}): the highest of {len(curve)} estimates, "
+            f"{WORLD}, {mean:.2f} ({low:.2f} to {high:.2f}): the highest of {len(curve)} estimates, "
             "so too high on average; the held-out users that chose it are also users of evaluate's table"
         )
 

@@ -11,7 +11,6 @@ what that policy earns, and the other half is to estimate it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,8 +28,7 @@ from recsys_rl.logs.ope.answer import BROKEN, EXIT_CODES
 from recsys_rl.logs.ope.compare import enough
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.diagnostics import standard_error
-from recsys_rl.logs.ope.ope import fit_of
-from recsys_rl.logs.ope.parts import sampled
+from recsys_rl.logs.ope.ope import begin, fit_of, write_result
 from recsys_rl.logs.ope.policies import read_target, weighted, with_models
 from recsys_rl.logs.ope.read_log import ReadLog, read_log
 from recsys_rl.logs.ope.replay import ReplayedLog, replay
@@ -38,10 +36,10 @@ from recsys_rl.logs.ope.result import Estimate, finite
 from recsys_rl.logs.ope.reward_model import FOLDS
 from recsys_rl.logs.ope.rows import score
 from recsys_rl.logs.ope.verdict import wrong_weights
+from recsys_rl.logs.parts import sampled
 from recsys_rl.logs.target import Target
 from recsys_rl.settings.fields import build, check_used
 from recsys_rl.types import Obs
-from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.terminal import say
@@ -62,7 +60,7 @@ MOST_ERROR = 2.0
 share their rows, so that it is far from 1 on many right logs."""
 NORMAL = 1.96
 """Standard errors of an interval of 95 % over many users."""
-UNUSED = ("policy", "target", "compare", "verdict", "logger", "interval", "clusters")
+UNUSED = ("policy", "target", "compare", "verdict", "logger", "clusters")
 
 
 @dataclass(frozen=True)
@@ -167,19 +165,12 @@ def check_judge(options: OpeConfig | None = None, **settings: Any) -> Check:
 
 
 def _checked(options: OpeConfig) -> Check:
-    if not options.log:
-        raise UserError("The log is missing: give --log FILE.")
     own = "--check tries the judge by policies of its own"
     given = {name: getattr(options, name) != getattr(OpeConfig, name) for name in UNUSED}
     check_used(
         *((name, is_given, own) for name, is_given in given.items()), ("no_world", not options.world, own)
     )
-    if options.json is not None:
-        check_writable(Path(options.json), "--json")
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    name = one_line(options.source)
-    announce(f"reading {name}")
+    begin(options)
     read = read_log(dataclasses.replace(options, policy=("random",)))
     log = _sample(options, read)
     estimator = "dr" if log.logger_logprobs is None else "ips"
@@ -188,12 +179,13 @@ def _checked(options: OpeConfig) -> Check:
     check = Check(options.source, estimator, trials, len(found) - len(trials))
     if len(check.promised) < TRIALS and not check.propensities_are_wrong:
         raise UserError(
-            f"{name} has too few rows to try the judge on: {len(check.promised)} of {len(found)} trials had "
-            f"enough for an interval with a promise, and {TRIALS} are needed: give a longer log."
+            f"{one_line(options.source)} has too few rows to try the judge on: {len(check.promised)} of "
+            f"{len(found)} trials had enough for an interval with a promise, and {TRIALS} are needed: give a "
+            "longer log."
         )
     say(check.sentence)
     if options.json is not None:
-        write_text(Path(options.json), json.dumps(check.json(), indent=1) + "\n")
+        write_result(Path(options.json), check.json())
     return check
 
 

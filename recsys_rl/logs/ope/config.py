@@ -69,9 +69,6 @@ class OpeConfig(DecisionFile):
     q: Literal["ridge", "logistic", "mlp"] = "ridge"
     """Regression of the reward model. logistic is for rewards in 0..1, in sessions of one step; on rare
     clicks, dm is too high with ridge."""
-    q_by: str | None = None
-    """Piece of the context, as the place of open-bandit or NAME of a column context.NAME: a reward model for
-    each of its values, fitted on their rows alone. For sessions of one step."""
     world: bool = True
     """Estimate also by a learned one-step model in which the policy is played."""
     draws: Count = 8
@@ -80,8 +77,6 @@ class OpeConfig(DecisionFile):
     clusters: Annotated[int, Range(2, 10**6)] | None = None
     """Clusters of items for mips and offcem, by k-means of the embeddings (default: the square root of the
     number of items)."""
-    interval: Literal["student-t", "bootstrap"] = "student-t"
-    """Interval over users."""
     seed: Seed = 0
     """The seed of folds, draws and models."""
     threads: Annotated[int, Range(0, 1024)] = 1

@@ -6,7 +6,6 @@ Intervals are over users: the rows of one user may depend on each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +14,11 @@ from torch import Tensor
 
 from recsys_rl.types import UserError
 
-RESAMPLES = 1999
 HUGE = 1e100
 """Terms above it are divided by the largest before they are squared."""
 
 PROMISES = {
     "student-t": "right for many users and light tails; it covers less with few effective samples",
-    "bootstrap": "right for many users; it covers less with few effective samples",
     "model": "no promise: the spread of a learned model's answers, without the model's error",
     "clip": "no promise: the spread of an estimate with a clip, without the error that the clip makes",
     "cluster": "no promise: the spread of an estimate by clusters, without the error of items that differ",
@@ -84,38 +81,6 @@ def student_t(terms: Tensor, users: Tensor | None = None, level: float = 0.95) -
     half = float(stdtrit(len(mine) - 1, 0.5 + level / 2)) * float(standard_error(mine))
     mean = float(terms.mean())
     return mean - half, mean + half
-
-
-def bootstrap(
-    estimate: Callable[[Tensor], float],
-    num_rows: int,
-    generator: torch.Generator,
-    users: Tensor | None = None,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-) -> tuple[float, float]:
-    """The percentile interval of ``estimate(rows)`` over resamples of whole users.
-
-    Args:
-        estimate: the estimate from the rows ``(B,)`` int64 of the log, where one may be several times.
-        num_rows: E.
-        users: (E,) int64; None: each row is a user.
-    """
-    users = torch.arange(num_rows) if users is None else users
-    order = users.argsort(stable=True)  # rows of one user together
-    count = users.unique(return_counts=True)[1]  # (U',)
-    if len(count) < 2:
-        raise UserError("The log has one user: an interval over users needs at least two, so add users.")
-    start = count.cumsum(0) - count
-    values = []
-    for _ in range(resamples):
-        drawn = torch.randint(len(count), (len(count),), generator=generator)
-        sizes = count[drawn]
-        inside = torch.arange(int(sizes.sum())) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-        values.append(estimate(order[start[drawn].repeat_interleave(sizes) + inside]))
-    ordered = sorted(values)
-    tail = int((resamples + 1) * (1 - level) / 2)  # 1,999 resamples: the 50th smallest and the 50th largest
-    return ordered[max(tail, 1) - 1], ordered[-max(tail, 1)]
 
 
 # max w * max |r - q| / (N se)

@@ -19,7 +19,7 @@ from functools import wraps
 import torch
 from torch import Tensor
 
-from recsys_rl.types import UserError, tree_map
+from recsys_rl.types import UserError
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,6 @@ class Evidence:
     clusters: Tensor | None = None  # (N,) float64: pi / pi_b of the cluster of the one logged item
     slates: Slates | None = None
     world: Tensor | None = None  # (N,) float64: the policy's expected return in a learned world model
-
-    def rows(self, index: Tensor) -> Evidence:
-        """The sessions at ``index`` (B,), one may be there several times."""
-        slates = None if self.slates is None else tree_map(lambda values: values[index], self.slates)
-        return replace(tree_map(lambda values: values[index], self), slates=slates)
 
     @property
     def discounts(self) -> Tensor:
@@ -127,7 +122,6 @@ class Estimator:
     score: Callable[[Evidence], Tensor]  # (N,) float64; with a clip: without any clipping
     weights: Callable[[Evidence], Tensor] | None = last_weights  # (N,), of expectation 1; None: it uses none
     clip: Clip | None = None
-    normalised: bool = False  # True if a term depends on the other sessions
 
     def clipped(self, log: Evidence, clip: float) -> Tensor:
         """(N,): the score with the clip ``clip``."""
@@ -283,10 +277,9 @@ _ALL = (
     # of one step
     E("dm", "direct method", (ONE_STEP, MODEL), model_alone, weights=None),
     E("ips", "Horvitz and Thompson 1952", ONE, weighted_rewards),
-    E("snips", "Swaminathan and Joachims 2015", ONE, normalised_rewards, normalised=True),
+    E("snips", "Swaminathan and Joachims 2015", ONE, normalised_rewards),
     E("dr", "Dudik, Langford and Li 2011", (*ONE, MODEL), doubly_robust),
-    E("sndr", "dr with weights divided by their mean", (*ONE, MODEL), normalised_doubly_robust,
-      normalised=True),
+    E("sndr", "dr with weights divided by their mean", (*ONE, MODEL), normalised_doubly_robust),
     E("clipped-ips", "Ionides 2008", ONE, weighted_rewards, clip=Clip(clipped, GRID)),
     E("switch-dr", "Wang, Agarwal and Dudik 2017", (*ONE, MODEL), doubly_robust, clip=Clip(switched, GRID)),
     E("dros", "Su et al. 2020, shrinkage", (*ONE, MODEL), doubly_robust, clip=Clip(shrunk, GRID)),
@@ -294,9 +287,9 @@ _ALL = (
       clip=Clip(subgaussian, SUBGAUSSIAN_GRID)),
     # of sessions
     E("pdis", "Precup, Sutton and Singh 2000", SEVERAL, weighted_rewards),
-    E("wpdis", "pdis with the weights of each step normalised", SEVERAL, normalised_rewards, normalised=True),
+    E("wpdis", "pdis with the weights of each step normalised", SEVERAL, normalised_rewards),
     E("sdr", "Jiang and Li 2016, unrolled", (*SEVERAL, MODEL), doubly_robust),
-    E("wdr", "Thomas and Brunskill 2016", (*SEVERAL, MODEL), normalised_doubly_robust, normalised=True),
+    E("wdr", "Thomas and Brunskill 2016", (*SEVERAL, MODEL), normalised_doubly_robust),
     E("fqe", "Le, Voloshin and Yue 2019", (*SEVERAL, MODEL), model_alone, weights=None),
     # of large catalogues, in one step
     E("mips", "Saito and Joachims 2022", CLUSTER, by_cluster(weighted_rewards), cluster_weights),

@@ -36,16 +36,6 @@ class Features:
         self.other = [k for k in interface.inputs if k not in large]  # small pieces of context
         self.user_columns = UserColumns.of(interface, catalogue)
 
-    def columns_of(self, name: str) -> list[int] | None:
-        """The columns of the piece ``name`` of the context; None if it is not one of the small ones."""
-        if name not in dict(self.interface.context):
-            return None
-        span = self.interface.place_of(name)
-        if span.start not in self.other:
-            return None
-        first = self.item.shape[1] + self.other.index(span.start)
-        return list(range(first, first + span.stop - span.start))
-
     @property
     def of_users(self) -> list[int]:
         """The small pieces of the context, as columns."""

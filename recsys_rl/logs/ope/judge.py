@@ -40,7 +40,7 @@ from recsys_rl.logs.ope.propensities import by_draws
 from recsys_rl.logs.ope.replay import ReplayedLog
 from recsys_rl.logs.ope.result import Estimate, NotComputed, WorldCheck
 from recsys_rl.logs.ope.reward_model import Fit, StepModels
-from recsys_rl.logs.ope.rows import Intervals, Knowledge, Scored, not_computed, score
+from recsys_rl.logs.ope.rows import Knowledge, Scored, not_computed, score
 from recsys_rl.logs.ope.world import check_world, try_world, why_no_world, why_not_checked
 from recsys_rl.logs.target import Target
 from recsys_rl.protocols import Behaviour
@@ -60,7 +60,7 @@ Read = Callable[[ReplayedLog], PolicyOnLog]
 class Settings:
     """The settings of a judge."""
 
-    intervals: Intervals = field(default_factory=Intervals)
+    seed: int = 0  # of what policies draw on parts
     draws: int = 8  # actions of a policy for each row, where a model is not averaged over every item
     clusters: int | None = None  # of items; None: the square root of their number
     world: bool = True
@@ -144,7 +144,7 @@ def judge(
         replayed: replays one of the parts; None: they are replayed.
         map_tasks: judges the parts, here or in other processes.
 
-    Raises UserError for a policy whose weights are too large, and for an interval that the log can't have.
+    Raises UserError for a policy whose weights are too large.
     """
     first = {name: read(sample) for name, read in targets.items()}  # refusals come first
     shared = _share(sample, policies, rewards, loggers, settings, streams)
@@ -161,20 +161,20 @@ def judge(
     else:
         readers |= of_files(targets)
         models = {name: _models(sample, read(sample), fit) for name, read in readers.items()}
-        of_part = PartJudge(shared, readers, models, replayed, streams, settings.intervals.seed)
+        of_part = PartJudge(shared, readers, models, replayed, streams, settings.seed)
         found, rows = [], 0
         for part in map_tasks(of_part, enumerate(chain([begin], rest))):
             found.append(part)
             rows += part.rows
             announce(f"judging rows up to {rows:,} of {sample.totals.rows:,}")
-        _seed_draws(streams, settings.intervals.seed, "checks")
+        _seed_draws(streams, settings.seed, "checks")
     users, earned = (torch.cat([getattr(part, name) for part in found]) for name in ("users", "earned"))
     judged = Judged(users, earned, [], {}, (), (), found[-1].clusters)
     lacking: dict[str, dict[str, str]] = {}
     made = []
     for name in found[0].policies:
         mine = [part.policies[name] for part in found]
-        scored = _score(sample, settings, name, mine, users)
+        scored = _score(sample, name, mine, users)
         judged.rows.extend(scored.rows)
         judged.terms[name] = scored.terms
         if sample.totals.steps == 1:
@@ -284,16 +284,14 @@ def _of_part(part: Part, policies: dict[str, OfPolicy]) -> _OfPart:
     return _OfPart(log.log.num_rows, log.users, earned, clusters, policies)
 
 
-def _score(
-    log: ReplayedLog, settings: Settings, policy: str, parts: Sequence[OfPolicy], users: Tensor
-) -> Scored:
+def _score(log: ReplayedLog, policy: str, parts: Sequence[OfPolicy], users: Tensor) -> Scored:
     """The rows and the terms of a policy, from its evidence of all parts of the log."""
     rows = log.totals.rows
     by_need = {CLUSTERS: sum(part.lost_clusters for part in parts) / rows, SLATE: 0.0}
     doubts = {need: why for part in parts for need, why in part.doubts.items()}
     knowledge = Knowledge(sum(part.lost for part in parts) / rows, by_need, log.most, doubts)
     evidence = join([part.evidence for part in parts])
-    scored = score(policy, evidence, users, settings.intervals, knowledge)
+    scored = score(policy, evidence, users, knowledge)
     least, best = log.bounds
     equal = f"Every reward of the log is {best:g}: it shows no difference between policies."
     marked = []

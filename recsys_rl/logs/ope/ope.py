@@ -29,17 +29,15 @@ from recsys_rl.logs.ope.propensities import PropensityFit, with_propensities
 from recsys_rl.logs.ope.read_log import FITTED, ReadLog, read_log
 from recsys_rl.logs.ope.replay import ReplayedLog, errors_of, replay
 from recsys_rl.logs.ope.result import About, OpeResult
-from recsys_rl.logs.ope.reward_model import Fit, logistic, of_each_value, ridge
-from recsys_rl.logs.ope.rows import Intervals, plain_row
+from recsys_rl.logs.ope.reward_model import Fit, logistic, ridge
+from recsys_rl.logs.ope.rows import plain_row
 from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.logs.target import Ids, Target, read_target
-from recsys_rl.settings.fields import build, check_used, did_you_mean
+from recsys_rl.settings.fields import build
 from recsys_rl.types import Catalogue, Feedback, UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
-
-MOST_VALUES = 100  # of the piece of --q-by
 
 
 def ope(
@@ -61,7 +59,8 @@ def ope(
         return _judged(build(OpeConfig, {**given, **known}), map_tasks)
 
 
-def _judged(options: OpeConfig, map_tasks: MapTasks) -> OpeResult:
+def begin(options: OpeConfig) -> None:
+    """Check the files of a command, set its threads, and print the log's name. Raises UserError."""
     if not options.log:
         raise UserError("The log is missing: give --log FILE.")
     if options.json is not None:
@@ -72,6 +71,10 @@ def _judged(options: OpeConfig, map_tasks: MapTasks) -> OpeResult:
     if options.threads:
         torch.set_num_threads(options.threads)
     announce(f"reading {one_line(options.source)}")
+
+
+def _judged(options: OpeConfig, map_tasks: MapTasks) -> OpeResult:
+    begin(options)
     result, _ = estimates(options, read_log(options), map_tasks=map_tasks)
     print_result(result)
     if options.json is not None:
@@ -130,16 +133,13 @@ def replayed(
         logs = iter([log]) if read.parts is None else read.parts()
         totals = survey(((part, read.rewards(part.feedback)) for part in logs), read.streams["ope"])
 
-    by_item = read.by_item and options.q == "ridge" and options.q_by is None
+    by_item = read.by_item and options.q == "ridge"
     of = Replay(
         name, read.catalogue, read.rewards, options.discount, totals, read.table, fitted is not None, by_item
     )
     if options.q == "logistic":
         _check_logistic(options.source, totals)
-    sample = of(log)
-    if options.q_by is not None:
-        _check_q_by(options, sample)
-    return sample, of, fitted
+    return of(log), of, fitted
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,7 @@ def _targets(options: OpeConfig) -> dict[str, Callable[[ReplayedLog], Target]]:
 
 
 def settings_of(options: OpeConfig) -> Settings:
-    intervals = Intervals(options.interval, seed=options.seed)
-    return Settings(intervals, options.draws, options.clusters, options.world)
+    return Settings(options.seed, options.draws, options.clusters, options.world)
 
 
 def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
@@ -203,10 +202,7 @@ def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
         fit = mlp_of_shares(generator) if shares else mlp(generator, epochs=10)
     else:
         fit = logistic() if options.q == "logistic" else ridge()
-    if log.features.by_item:
-        fit = of_each_item(fit, log.features.of_users, log.num_items)
-    columns = None if options.q_by is None else log.features.columns_of(options.q_by)
-    return fit if columns is None else of_each_value(fit, columns)
+    return of_each_item(fit, log.features.of_users, log.num_items) if log.features.by_item else fit
 
 
 def _result(
@@ -262,8 +258,6 @@ def _result(
         log_discount=log.log.header.discount,
         loggers=log.log.header.loggers,
         q=options.q,
-        q_by=options.q_by,
-        interval=options.interval,
         clusters=f"{judged.clusters} clusters, by k-means of the items' embeddings"
         if judged.clusters
         else "",
@@ -322,24 +316,4 @@ def _check_logistic(name: str | None, log: Totals) -> None:
         raise UserError(
             f"{one_line(name)} has sessions of several steps, whose rewards add up, but --q logistic "
             "predicts numbers in 0..1: give --q ridge or mlp."
-        )
-
-
-def _check_q_by(options: OpeConfig, log: ReplayedLog) -> None:
-    """Raise UserError unless the log has the piece of --q-by, with few values, in sessions of one step."""
-    name, features = str(options.q_by), log.features
-    columns = features.columns_of(name)
-    if columns is None:
-        known = [name for name, _ in features.interface.context if features.columns_of(name) is not None]
-        mend = f"choose one of {', '.join(known)}" if known else "leave it out"
-        raise UserError(
-            f"--q-by {name} is not a piece of the context of {one_line(options.source)}"
-            f"{did_you_mean(name, known)}: {mend}."
-        )
-    check_used(("q_by", log.totals.steps > 1, "only for sessions of one step"))
-    values = len(log.rows[:, columns].unique(dim=0))
-    if values > MOST_VALUES:
-        raise UserError(
-            f"{name} has {values:,} values in {one_line(options.source)}, and --q-by fits a model for each: "
-            f"choose a piece with at most {MOST_VALUES} values."
         )

@@ -66,8 +66,7 @@ def begun_since(log: DecisionLog, wanted: float, since: str, per_second: float |
 
 def starts_of(log: DecisionLog) -> Tensor:
     """(E,) int64: the time of the first step of each row's session."""
-    _, session = log.sessions.unique_consecutive(return_inverse=True)
-    return log.times[log.steps == 0][session]
+    return log.times[log.steps == 0][log.session]
 
 
 def start_of(since: str) -> float:

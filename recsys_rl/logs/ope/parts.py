@@ -1,4 +1,4 @@
-"""A log in parts of whole sessions: what all parts share, a sample for models, and the joined evidence.
+"""A log in parts of whole sessions: the totals that all parts share, and the joined evidence.
 
 Memory holds the sample and one part with their observations, and of the whole log a few numbers a session.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.findings import wrong
-from recsys_rl.logs.decision_log import DecisionLog, concatenate
+from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.ope.estimators import Evidence, Slates
 from recsys_rl.logs.ope.reward_model import folds_by_user
 from recsys_rl.types import UserError
@@ -89,7 +89,7 @@ def _contents(log: DecisionLog) -> Tensor:
     for column in columns.unbind(1):  # int64 wraps around
         row = (row ^ (row >> 31)) * 0x2545F4914F6CDD1D + column
     row = (row ^ (row >> 29)) * 0x2545F4914F6CDD1D
-    number = session_numbers(log)
+    number = log.session
     return row.new_zeros(int(number[-1]) + 1).index_add_(0, number, row ^ (row >> 32))
 
 
@@ -110,7 +110,7 @@ def check_part(log: DecisionLog, rewards: Tensor, before: int = 0) -> None:
     if not bool(rewards.isfinite().all()):
         row = int((~rewards.isfinite()).nonzero()[0])
         raise wrong("", "the reward of {row} is missing or infinite: drop its session", row=before + row + 1)
-    number = session_numbers(log)
+    number = log.session
     begun = log.loggers[log.steps == 0]  # (N,)
     if log.logger_logprobs is not None and bool((log.loggers != begun[number]).any()):
         row = int((log.loggers != begun[number]).nonzero()[0])
@@ -119,38 +119,6 @@ def check_part(log: DecisionLog, rewards: Tensor, before: int = 0) -> None:
             "logger its own sessions"
         )
         raise wrong("", sentence, session=int(log.sessions[row]))
-
-
-def sampled(parts: Iterable[DecisionLog], rows: int, generator: torch.Generator) -> tuple[DecisionLog, bool]:
-    """Sessions drawn at random, with at most ``rows`` rows; and True if they are the whole log.
-
-    Each session draws a number by ``generator``, in the order of the log, and the smallest stay. So the
-    sample does not depend on the parts.
-    """
-    samples: list[DecisionLog] = []
-    keys = torch.empty(0, dtype=torch.float64)  # (G,) of the sessions of ``samples``
-    complete, bound = True, float("inf")
-    for log in parts:
-        number = session_numbers(log)
-        key = torch.rand(int(number[-1]) + 1, dtype=torch.float64, generator=generator)
-        stays = key < bound
-        if not bool(stays.all()):
-            log = log.rows(stays[number])
-        samples, keys = [*samples, log], torch.cat([keys, key[stays]])
-        if sum(part.num_rows for part in samples) > rows:
-            pool = concatenate(samples)
-            number = session_numbers(pool)
-            order = keys.argsort()
-            most = max(1, int((number.bincount()[order].cumsum(0) <= rows).sum()))
-            bound, complete = float(keys[order[most]]) if most < len(order) else bound, False
-            stays = keys < bound
-            samples, keys = [pool.rows(stays[number])], keys[stays]
-    return concatenate(samples), complete
-
-
-def session_numbers(log: DecisionLog) -> Tensor:
-    """(E,) int64: 0, 1 ... of the row's session."""
-    return (log.steps == 0).cumsum(0) - 1
 
 
 def join(parts: Sequence[Evidence]) -> Evidence:

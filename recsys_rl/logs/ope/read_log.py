@@ -38,11 +38,10 @@ from recsys_rl.logs.ope.part import (
     later,
     start_of,
 )
-from recsys_rl.logs.ope.parts import sampled
 from recsys_rl.logs.ope.place import Recoded, challenger_of, check_place
 from recsys_rl.logs.ope.reward_bounds import bounds_of_sum, reward_bounds
 from recsys_rl.logs.own_log import OwnLog
-from recsys_rl.logs.parts import with_propensities
+from recsys_rl.logs.parts import sampled, with_propensities
 from recsys_rl.logs.public import LOGS
 from recsys_rl.logs.reader import header_of_log
 from recsys_rl.logs.rewards import (

@@ -16,7 +16,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.decision_table import DecisionTable
 from recsys_rl.logs.ope.features import Features
-from recsys_rl.logs.ope.parts import Totals, session_numbers, survey
+from recsys_rl.logs.ope.parts import Totals, survey
 from recsys_rl.logs.transitions import observations
 from recsys_rl.types import Catalogue, Obs, UserError
 
@@ -206,9 +206,8 @@ def replay(
 
 def session_grid(log: DecisionLog) -> Tensor:
     """(N, T) int64: the row of each step of each session, -1 after its end."""
-    number = session_numbers(log)
-    grid = torch.full((int(number[-1]) + 1, int(log.steps.max()) + 1), -1)
-    grid[number, log.steps] = torch.arange(log.num_rows)
+    grid = torch.full((log.num_sessions, int(log.steps.max()) + 1), -1)
+    grid[log.session, log.steps] = torch.arange(log.num_rows)
     return grid
 
 

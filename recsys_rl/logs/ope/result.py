@@ -32,7 +32,7 @@ class Estimate:
     value: float
     low: float
     high: float
-    interval: str  # a key of intervals.PROMISES
+    interval: str  # a key of diagnostics.PROMISES
     weights: WeightReport | None  # of the weights that it rests on; None: it uses none
     unsupported: float = 0.0  # share of the policy's mass where the log has none
     calibration: Calibration | None = None  # of its reward model
@@ -214,8 +214,6 @@ class About:
     log_discount: float  # with which the log's policy learned
     loggers: tuple[str, ...]
     q: str
-    q_by: str | None
-    interval: str
     clusters: str  # the groups of items for mips and offcem, in words; "" without groups
     fitted: int  # decisions of the sessions on which models were fitted
 
@@ -245,7 +243,7 @@ class OpeResult:
     def json(self) -> dict[str, Any]:
         """The content of the JSON file. Numbers that are not finite are null."""
         of = dataclasses.asdict(self.about)
-        of |= {"promise": PROMISES[self.about.interval], "promises": self.promises}
+        of["promises"] = self.promises
         compare = None
         if self.compare is not None:
             compare = {name: finite(value) for name, value in dataclasses.asdict(self.compare).items()}

@@ -87,34 +87,6 @@ def logistic_coefficients(
     return beta
 
 
-def of_each_value(fit: Fit, columns: Sequence[int]) -> Fit:
-    """A model for each distinct value of the features' ``columns``, fitted on its rows alone.
-
-    To predict a row with a value that no fitted row has is a UserError.
-    """
-
-    def fit_all(features: Tensor, targets: Tensor) -> Predict:
-        values, group = features[:, columns].unique(dim=0, return_inverse=True)
-        models = [fit(features[group == k], targets[group == k]) for k in range(len(values))]
-
-        def predict(rows: Tensor) -> Tensor:
-            predicted = torch.full((len(rows),), torch.nan, dtype=torch.float64)
-            for value, model in zip(values, models, strict=True):
-                mine = (rows[:, columns] == value).all(1)
-                if bool(mine.any()):
-                    predicted[mine] = model(rows[mine])
-            if bool(predicted.isnan().any()):
-                raise UserError(
-                    "The piece of --q-by has a value that too few users have to fit a model on others' rows: "
-                    "choose another piece, or leave --q-by out."
-                )
-            return predicted
-
-        return predict
-
-    return fit_all
-
-
 FOLDS = 3
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from recsys_rl.logs.ope.diagnostics import (
     SURE,
     Calibration,
     WeightReport,
-    bootstrap,
     calibration,
     largest_move,
     student_t,
@@ -38,15 +36,6 @@ from recsys_rl.logs.ope.estimators import (
 )
 from recsys_rl.logs.ope.result import Estimate, NotComputed
 from recsys_rl.types import UserError
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """The kind and the settings of intervals."""
-
-    kind: Literal["student-t", "bootstrap"] = "student-t"
-    level: float = 0.95
-    seed: int = 0  # of bootstrap
 
 
 @dataclass(frozen=True)
@@ -72,16 +61,14 @@ def score(
     policy: str,
     log: Evidence,
     users: Tensor,
-    how: Intervals | None = None,
     knowledge: Knowledge | None = None,
     names: Collection[str] = ESTIMATORS,
 ) -> Scored:
     """Run the estimators ``names`` whose needs the evidence meets. ``users`` (N,)."""
-    how, knowledge = how or Intervals(), knowledge or Knowledge()
     model, known, scored = _calibration(log), met(log), Scored([], {})
     for estimator in ESTIMATORS.values():
         if estimator.name in names and known.issuperset(estimator.needs):
-            row, terms = _row(policy, estimator, log, users, how, knowledge, model)
+            row, terms = _row(policy, estimator, log, users, knowledge or Knowledge(), model)
             scored.rows.append(row)
             scored.terms[estimator.name] = terms
     return scored
@@ -92,15 +79,12 @@ def _row(
     estimator: Estimator,
     log: Evidence,
     users: Tensor,
-    how: Intervals,
     knowledge: Knowledge,
     model: Calibration | None,
 ) -> tuple[Estimate, Tensor]:
-    evaluate, clip = estimator.score, None
-    if estimator.clip is not None:
-        clip = clipping.by_error(estimator, log, users)
-        evaluate = _with_clip(estimator, clip)
-    terms, needs = evaluate(log), estimator.needs
+    clip = None if estimator.clip is None else clipping.by_error(estimator, log, users)
+    terms = estimator.score(log) if clip is None else estimator.clipped(log, clip)
+    needs = estimator.needs
     residuals = _weighed(log, estimator) @ log.discounts  # (N,)
     lost = next(
         (share for need, share in knowledge.unsupported_by.items() if need in needs), knowledge.unsupported
@@ -114,18 +98,8 @@ def _row(
         residuals=residuals,
         unsupported=lost,
         most=knowledge.most,
-        level=how.level,
         unit="sessions" if log.rewards.shape[1] > 1 else "rows",
     )
-
-    def again(rows: Tensor) -> float:
-        """The estimate from the sessions ``rows`` (B,) alone, where one may be several times."""
-        return float((evaluate(log.rows(rows)) if estimator.normalised else terms[rows]).mean())
-
-    if how.kind == "bootstrap":
-        generator = torch.Generator().manual_seed(how.seed)
-        low, high = bootstrap(again, len(terms), generator, users, how.level)
-        row = replace(row, low=low, high=high, interval="bootstrap")
     doubts = tuple(text for need, text in knowledge.doubts.items() if need in needs)
     row = replace(row, clip=clip, warnings=(*doubts, *row.warnings))
     if MODEL in needs and model is not None:
@@ -147,10 +121,6 @@ def _weighed(log: Evidence, estimator: Estimator) -> Tensor:
     return log.residual if MODEL in estimator.needs else log.rewards
 
 
-def _with_clip(estimator: Estimator, clip: float) -> Callable[[Evidence], Tensor]:
-    return lambda log: estimator.clipped(log, clip)
-
-
 def plain_row(
     policy: str,
     estimator: str,
@@ -161,7 +131,6 @@ def plain_row(
     residuals: Tensor | None = None,
     unsupported: float = 0.0,
     most: float = float("inf"),
-    level: float = 0.95,
     unit: str = "rows",
 ) -> Estimate:
     """The row of ``terms`` (N,), with a t-interval over users and the warnings of its weights.
@@ -178,7 +147,7 @@ def plain_row(
     if not bool(torch.isfinite(terms).all()):
         row = int((~torch.isfinite(terms)).nonzero()[0])
         raise UserError(f"{estimator} is not finite in row {row + 1}: its propensity or its reward is wrong.")
-    low, high = student_t(terms, users, level)
+    low, high = student_t(terms, users)
     value = float(terms.mean())
     report, move = None, 0.0
     if weights is None:

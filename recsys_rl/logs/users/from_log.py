@@ -129,7 +129,6 @@ def pieces_of_users(log: DecisionLog) -> tuple[Tensor, dict[str, Tensor]]:
 
 def facts_of(name: str, log: DecisionLog, what: Learnable) -> UserFacts:
     """The facts of a log; ``name`` is that of its file."""
-    sessions = int((log.steps == 0).sum())
     users, given = pieces_of_users(log)
     return UserFacts(
         interface=log.header.interface,
@@ -140,7 +139,7 @@ def facts_of(name: str, log: DecisionLog, what: Learnable) -> UserFacts:
         given=given,
         catalogue=log.header.catalogue,
         platform=log.header.platform,
-        log=f"{name} ({sessions:,} sessions)",
+        log=f"{name} ({log.num_sessions:,} sessions)",
     )
 
 

@@ -16,7 +16,6 @@ from recsys_rl.checkpoint import load, save
 from recsys_rl.checkpoint.home import config_of_split
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.logs.judges import judges
 from recsys_rl.logs.judges.judges import LogJudge
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope
@@ -86,26 +85,19 @@ def test_curves_are_those_of_ope_and_of_the_world(made: Path, tmp_path: Path) ->
     assert curves["world"][-1][1] == pytest.approx(float(sessions.returns.mean()))
 
 
-@pytest.mark.parametrize("by", ["world", "wdr"])
-def test_estimate_is_that_of_ope(
-    by: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The policy in the log's platform, judged by `ope`: by `world`, or by `wdr` if there can be no model."""
-    if by == "wdr":
-        monkeypatch.setattr(judges, "why_no_world", lambda log: "no world model predicts this")
+def test_estimate_is_that_of_ope(made: Path, tmp_path: Path) -> None:
+    """The policy in the log's platform, judged by `ope`."""
     held = str(tmp_path / "held.parquet")
     first = made / "first" / "ppo.pt"
     record(RecordConfig(checkpoint=str(first), policy=("random",), sessions=100, users="heldout", out=held))
     path = inside(made, tmp_path / "run", "--judge-log", held, *steps(2))
     save(tmp_path / "moved.pt", played_in(path, load(path), "satiation"))
     result = ope(OpeConfig(log=(held,), checkpoint=str(tmp_path / "moved.pt"), policy=("ppo-greedy",)))
-    (row,) = [row for row in result.rows if row.estimator == by]
+    (row,) = [row for row in result.rows if row.estimator == "world"]
     value, low, high = load(path).info["curves"]["log"][-1][1:]
-    assert load(path).info["judged_by"] == by
-    if by == "wdr":
-        assert (value, low, high) == pytest.approx((row.value, row.low, row.high), rel=0.05)
-    else:  # two fits of a model to 100 sessions differ
-        assert low < value < high and abs(value - row.value) < row.high - row.low
+    assert load(path).info["judged_by"] == "world"
+    # two fits of a model to 100 sessions differ
+    assert low < value < high and abs(value - row.value) < row.high - row.low
 
 
 def test_run_stops_when_the_estimate_stops_rising_and_keeps_the_best(
@@ -159,7 +151,7 @@ def test_people_who_were_learned_from_do_not_judge(made: Path, tmp_path: Path) -
         run = begin(
             train_options([*own, "--judge-log", path, "--seed", seed]).config, None, torch.device("cpu")
         )
-        judged.append(LogJudge(path, run).read.log.users.unique())
+        judged.append(LogJudge(path, run).log.log.users.unique())
         policy: Any = SimpleNamespace(config=run.config, info=run.info, population=run.world.population)
         other = read_decisions(path)
         judged.append(other.users[heldout_of(other, policy)].unique())  # as the gate and ope have them
@@ -167,21 +159,15 @@ def test_people_who_were_learned_from_do_not_judge(made: Path, tmp_path: Path) -
     assert all(torch.equal(judged[0], users) for users in judged)
 
 
-def test_log_without_propensities(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`world` needs none and answers the same; a weighted estimator has estimated ones, which are named."""
+def test_log_without_propensities(made: Path, tmp_path: Path) -> None:
+    """`world` needs none and answers the same."""
     log, bare = read_decisions(made / "all.parquet"), str(tmp_path / "bare.parquet")
     unknown = torch.full_like(log.logprobs, torch.nan)
     write_decisions(Path(bare), dataclasses.replace(log, logprobs=unknown, logger_logprobs=None))
     own = ["--env", "learned", "--user-model", str(made / "users.pt"), *SIZES, *PPO, *steps(1)]
     run = begin(train_options([*own, "--judge-log", bare]).config, None, torch.device("cpu"))
     judge, known = LogJudge(bare, run), LogJudge(str(made / "all.parquet"), run)
-    assert judge.estimator == "world" and "estimated" not in judge.note
     assert judge.judge(run) == pytest.approx(known.judge(run), rel=1e-4)
-    monkeypatch.setattr(judges, "why_no_world", lambda log: "no world model predicts this")
-    note = LogJudge(bare, run).note
-    assert "by wdr, as no world model predicts this: below 200 effective sessions" in note
-    assert "propensities are estimated: log-likelihood" in note
-    assert "warning (wdr): The log has no propensities: they were estimated, and the interval" in note
 
 
 def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,6 +183,11 @@ def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ),
         (["--env", "learned", *users, "--world", "gym:CartPole-v1"], "brings its own world, without items"),
     ]
+    staged = read_decisions(made / "all.parquet")
+    header = dataclasses.replace(staged.header, candidates="9 candidates of a first stage")
+    write_decisions(tmp_path / "staged.parquet", dataclasses.replace(staged, header=header))
+    lacking = ["--env", "learned", *users, "--judge-log", str(tmp_path / "staged.parquet")]
+    cases.append((lacking, "as no world model predicts the candidates of a first stage: give another log"))
     for place, (options, sentence) in enumerate(cases):
         folder = tmp_path / f"run-{place}"
         assert main(["train", *options, "--runs-dir", str(tmp_path), "--name", folder.name]) == 2

@@ -167,18 +167,6 @@ def test_world_far_off_within_a_wide_interval_is_not_to_be_trusted() -> None:
     assert "0.300 too high" in WorldCheck("ppo", 0.3, earned=0.0, low=-1.0, high=1.0).sentence
 
 
-def test_bootstrap_agrees_with_the_t_interval(folder: Path) -> None:
-    words = ("--no-world", "--draws", "1")
-    t = {row["estimator"]: row for row in command(folder, "both.parquet", *words)["rows"]}
-    found = command(folder, "both.parquet", "--interval", "bootstrap", *words)
-    for row in found["rows"]:
-        model = row["estimator"] == "fqe"  # a learned model alone, whose interval promises nothing
-        assert row["interval"] == ("model" if model else "bootstrap")
-        assert ("Model-based" in row["warning"]) == model
-        same = t[row["estimator"]]
-        assert row["high"] - row["low"] == pytest.approx(same["high"] - same["low"], rel=0.35)
-
-
 def one_step(folder: Path) -> Path:
     """The first step of each session alone, as a log of one step."""
     log = read_decisions(folder / "random.parquet")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.harness.evidence import of_decisions
+from benchmarks.harness.evidence import of_decisions, rows_at
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope import estimators
 from recsys_rl.logs.ope.diagnostics import NO_PROMISE
@@ -18,7 +18,7 @@ from recsys_rl.logs.ope.estimators import CLUSTERS, ESTIMATORS, ONE_STEP, SLATE,
 from recsys_rl.logs.ope.estimators import MODEL as NEEDS_MODEL
 from recsys_rl.logs.ope.result import Estimate
 from recsys_rl.logs.ope.reward_model import Predict, cross_fit, predict
-from recsys_rl.logs.ope.rows import Intervals, score
+from recsys_rl.logs.ope.rows import score
 from tests.tiny_bandits import CONTEXTS, LOGGING, MODEL, POLICY, REWARD, VALUE, WEIGHT, Log, expectation
 
 CLIP = 1.4  # between the weights of this bandit
@@ -149,10 +149,9 @@ def test_estimates_do_not_depend_on_the_order_of_rows_and_average_over_parts_of_
         if of.clip is not None:
             estimate = partial(of.clipped, clip=0.8)
         value = float(estimate(whole).mean())
-        assert float(estimate(whole.rows(order)).mean()) == pytest.approx(value, rel=1e-12), name
-        assert of.normalised == (name in ("snips", "sndr"))
-        if not of.normalised:
-            parts = [float(estimate(whole.rows(part)).sum()) for part in torch.arange(40).split(13)]
+        assert float(estimate(rows_at(whole, order)).mean()) == pytest.approx(value, rel=1e-12), name
+        if name not in ("snips", "sndr"):
+            parts = [float(estimate(rows_at(whole, part)).sum()) for part in torch.arange(40).split(13)]
             assert sum(parts) / 40 == pytest.approx(value, rel=1e-12), name
 
 
@@ -173,7 +172,7 @@ def test_a_log_without_weight_gives_zero_and_an_estimator_without_model_is_refus
 
 
 def test_rows_with_a_clip_or_a_model_alone_promise_nothing() -> None:
-    found = rows_of(Intervals(), q=REWARD)
+    found = rows_of(q=REWARD)
     kinds = dict.fromkeys(("ips", "snips", "dr", "sndr"), "student-t")
     assert {x: row.interval for x, row in found.items()} == kinds | dict.fromkeys(CLIPPED, "clip") | {
         "dm": "model"
@@ -183,12 +182,12 @@ def test_rows_with_a_clip_or_a_model_alone_promise_nothing() -> None:
 
 
 def test_model_that_orders_worse_than_a_constant_is_named_in_the_rows_that_use_it() -> None:
-    for name, row in rows_of(Intervals(), q=1 - REWARD).items():
+    for name, row in rows_of(q=1 - REWARD).items():
         assert ("worse than a constant" in row.warning) == (NEEDS_MODEL in ESTIMATORS[name].needs), name
-    assert all("constant" not in row.warning for row in rows_of(Intervals(), q=REWARD).values())
+    assert all("constant" not in row.warning for row in rows_of(q=REWARD).values())
 
 
-def rows_of(how: Intervals, q: Tensor) -> dict[str, Estimate]:
+def rows_of(q: Tensor) -> dict[str, Estimate]:
     """The rows of 900 decisions by the model ``q`` (2, 3)."""
     rng = torch.Generator().manual_seed(0)
     x = torch.multinomial(CONTEXTS, 900, True, generator=rng)
@@ -196,7 +195,7 @@ def rows_of(how: Intervals, q: Tensor) -> dict[str, Estimate]:
     r = (torch.rand(900, generator=rng) < REWARD[x, a]).double()
     v = (POLICY[x] * q[x]).sum(1)
     log = of_decisions(WEIGHT[x, a], r, q[x, a], v)
-    return {row.estimator: row for row in score("a", log, torch.arange(900), how).rows}
+    return {row.estimator: row for row in score("a", log, torch.arange(900)).rows}
 
 
 def test_clipped_weights_lie_under_the_weights_and_reach_them_without_a_clip() -> None:

@@ -18,7 +18,6 @@ from recsys_rl.logs.ope.compare import recommend
 from recsys_rl.logs.ope.diagnostics import (
     MOST_MOVE,
     WeightReport,
-    bootstrap,
     calibration,
     effective_sample_size,
     pareto_k,
@@ -51,27 +50,6 @@ def test_rows_of_one_user_count_once() -> None:
     # Users with 1 and 3 rows: (sum - mean n) / mean n, around the mean of the rows.
     mine = user_terms(torch.tensor([1.0, 2.0, 2.0, 3.0], dtype=F64), torch.tensor([0, 1, 1, 1]))
     assert mine.tolist() == pytest.approx([2 - 0.5, 2 + 0.5])
-
-
-def test_bootstrap_agrees_with_the_t_interval_on_many_users() -> None:
-    rng = torch.Generator().manual_seed(1)
-    terms = torch.rand(400, generator=rng).double()
-    users = torch.arange(200).repeat_interleave(2)
-    found = bootstrap(lambda rows: float(terms[rows].mean()), 400, rng, users, resamples=999)
-    low, high = student_t(terms, users)
-    assert found[0] == pytest.approx(low, abs=0.006) and found[1] == pytest.approx(high, abs=0.006)
-
-
-def test_bootstrap_resamples_whole_users() -> None:
-    users = torch.tensor([5, 9, 5, 9, 9])
-    seen = []
-
-    def estimate(rows: torch.Tensor) -> float:
-        seen.append(tuple(sorted(rows.tolist())))
-        return 0.0
-
-    bootstrap(estimate, 5, torch.Generator().manual_seed(0), users, resamples=50)
-    assert set(seen) == {(0, 0, 2, 2), (0, 1, 2, 3, 4), (1, 1, 3, 3, 4, 4)}
 
 
 def test_one_user_is_refused() -> None:

@@ -651,9 +651,7 @@ def test_target_without_sessions_is_refused_if_its_steps_are_others(tmp_path: Pa
         read(tmp_path, log, step=[0, 1, 0, 1], propensity=shares)
 
 
-def test_reward_model_for_each_place_learns_what_differs_between_places(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_network_as_reward_model_learns_what_differs_between_places(tmp_path: Path) -> None:
     """Tea is clicked at the left place alone, and coffee at the right one alone."""
     log, rng = clicks(rows=3000), np.random.default_rng(1)
     left = rng.random(3000) < 0.5
@@ -663,22 +661,15 @@ def test_reward_model_for_each_place_learns_what_differs_between_places(
     pl.DataFrame(log).write_csv(tmp_path / "log.csv")
     target(log, every=True).write_csv(tmp_path / "target.csv")
     words = ("--target", str(tmp_path / "target.csv"), "--no-world")
-    plain, by_place = (
+    plain, curved = (
         {row["estimator"]: row for row in judged(tmp_path, tmp_path / "log.csv", *words, *more)["rows"]}
-        for more in ((), ("--q-by", "place"))
+        for more in ((), ("--q", "mlp"))
     )
     truth = float(POLICY[:2].sum()) * 0.5 / 2
-    assert by_place["dm"]["value"] == pytest.approx(truth, abs=0.02)
-    assert by_place["dm"]["q_slope"] == pytest.approx(1, abs=0.1)
-    width = {name: x["dr"]["high"] - x["dr"]["low"] for name, x in (("plain", plain), ("by", by_place))}
-    assert width["by"] < 0.9 * width["plain"] and by_place["ips"] == plain["ips"]
-    assert "did you mean place?" in refusal(capsys, tmp_path / "log.csv", *words, "--q-by", "plaec")
-    text = refusal(capsys, tmp_path / "log.csv", *words, "--q-by", "age")
-    assert "age has 3,000 values" in text and "at most 100 values" in text
-    pairs = {"visitor": np.arange(3000) // 6, "session": np.arange(3000) // 2}
-    pl.DataFrame(log | pairs).write_csv(tmp_path / "pairs.csv")
-    text = refusal(capsys, tmp_path / "pairs.csv", "--policy", "random", "--q-by", "place")
-    assert "--q-by (only for sessions of one step)" in text
+    assert curved["dm"]["value"] == pytest.approx(truth, abs=0.02)
+    assert curved["dm"]["q_slope"] == pytest.approx(1, abs=0.1)
+    width = {name: x["dr"]["high"] - x["dr"]["low"] for name, x in (("plain", plain), ("curved", curved))}
+    assert width["curved"] < 0.9 * width["plain"] and curved["ips"] == plain["ips"]
 
 
 def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from recsys_rl.logs.ope.reward_model import (
     folds_by_user,
     logistic,
     logistic_coefficients,
-    of_each_value,
     predict,
     ridge,
 )
@@ -49,19 +48,6 @@ def test_ridge_fits_a_line_and_shrinks_it() -> None:
     assert ridge(0.0)(x, y)(torch.tensor([[2.0]])).item() == pytest.approx(7)
     # slope 4 / (2 + 2) = 1 around the mean 3
     assert ridge(2.0)(x, y)(torch.tensor([[2.0]])).item() == pytest.approx(5)
-
-
-def test_model_of_each_value_is_fitted_on_its_rows_alone() -> None:
-    x, y = data()
-    place = torch.arange(len(x)) % 3
-    rows = torch.cat([torch.nn.functional.one_hot(place).double(), x], 1)
-    found = of_each_value(ridge(), [0, 1, 2])(rows, y)(rows)
-    for k in range(3):
-        mine = rows[place == k]
-        alone = ridge()(mine, y[place == k])(mine)
-        assert found[place == k].tolist() == pytest.approx(alone.tolist(), abs=1e-9)
-    with pytest.raises(UserError):
-        of_each_value(ridge(), [0, 1, 2])(rows[place < 2], y[place < 2])(rows)
 
 
 def test_logistic_regression_is_the_optimum_that_scipy_finds() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.harness.evidence import rows_at
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope.estimators import ESTIMATORS, STEPS, Evidence
 from recsys_rl.logs.ope.replay import balanced
@@ -109,7 +110,7 @@ def test_fqe_equals_the_linear_solve_of_the_empirical_mdp() -> None:
     twice = torch.arange(len(chosen)).repeat(2)
     folds = torch.tensor([0, 1]).repeat_interleave(len(chosen))
     states, actions = states.repeat(2, 1), actions.repeat(2, 1)
-    found, _ = fit_q(log.rows(twice), one_hot(states, actions), alternatives, ridge(0.0), folds)
+    found, _ = fit_q(rows_at(log, twice), one_hot(states, actions), alternatives, ridge(0.0), folds)
 
     # The empirical MDP differs by step, as counts are rounded: solve it backwards from the counts.
     after, value = torch.zeros(2, dtype=F64), torch.zeros(tiny.STEPS, 2, 2, dtype=F64)
@@ -207,7 +208,7 @@ def test_estimates_do_not_depend_on_the_order_of_sessions() -> None:
     log = tiny.batch(known)
     order = torch.randperm(len(known), generator=torch.Generator().manual_seed(0))
     for name, estimate in SEQUENTIAL.items():
-        assert float(estimate(log.rows(order)).mean()) == pytest.approx(float(estimate(log).mean())), name
+        assert float(estimate(rows_at(log, order)).mean()) == pytest.approx(float(estimate(log).mean())), name
 
 
 def test_estimator_that_needs_a_model_is_refused_without_one() -> None:

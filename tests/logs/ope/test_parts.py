@@ -19,7 +19,7 @@ from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.ope import read_log as ope_log
 from recsys_rl.logs.ope.estimators import Evidence, Slates
 from recsys_rl.logs.ope.judge import Judged, Settings, judge
-from recsys_rl.logs.ope.parts import join, sampled, survey
+from recsys_rl.logs.ope.parts import join, survey
 from recsys_rl.logs.ope.playable import playable
 from recsys_rl.logs.ope.policies import Loggers
 from recsys_rl.logs.ope.replay import replay
@@ -93,27 +93,6 @@ def test_each_part_has_noise_of_its_own_in_world_and_all_policies_have_the_same(
     assert torch.allclose(found.terms["other"]["world"], found.terms["one"]["world"])
     # Only the noise differs: means given the drawn signals are close.
     assert float(first.mean()) == pytest.approx(float(second.mean()), rel=0.1)
-
-
-def test_sample_has_whole_sessions_and_does_not_depend_on_the_parts() -> None:
-    log = log_of(300, 4)
-
-    def drawn(parts: list[DecisionLog], rows: int) -> tuple[DecisionLog, bool]:
-        return sampled(parts, rows, torch.Generator().manual_seed(3))
-
-    found, whole = drawn([log], 200)
-    assert not whole and 190 < found.num_rows <= 200
-    for session in found.sessions.unique().tolist():
-        assert int((found.sessions == session).sum()) == int((log.sessions == session).sum())
-    for places in ((90, 200, 260), (1,), (299,)):
-        other, _ = drawn(cut(log, *places), 200)
-        assert torch.equal(other.sessions, found.sessions) and torch.equal(other.items, found.items)
-    assert drawn(cut(log, 90), log.num_rows)[1]
-    means = [
-        float(sampled([log], 200, torch.Generator().manual_seed(k))[0].sessions.double().mean())
-        for k in range(200)
-    ]
-    assert sum(means) / 200 == pytest.approx(float(log.sessions.double().mean()), abs=3)  # each as likely
 
 
 def test_evidence_of_a_part_without_an_estimator_takes_it_from_the_whole() -> None:
