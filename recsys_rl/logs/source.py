@@ -15,13 +15,16 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import split_of
+from recsys_rl.checkpoint.stock import find_encoding, joined, over
 from recsys_rl.data.catalogue import split_users
 from recsys_rl.data.tables.columns import DecisionFile
-from recsys_rl.data.tables.read import files_of, is_own, open_table
+from recsys_rl.data.tables.items import read_items, stock_items
+from recsys_rl.data.tables.read import files_of, is_own, items_beside, open_table
 from recsys_rl.data.tables.several import check_together
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut
 from recsys_rl.logs.decision_table import DecisionTable, read_table
+from recsys_rl.logs.intervals import items_of_log
 from recsys_rl.logs.parts import PART, gathered, parts, sampled
 from recsys_rl.logs.public import LOGS
 from recsys_rl.logs.reader import fingerprint, header_of_log, num_rows
@@ -219,6 +222,25 @@ def open_log(
         data = dataclasses.replace(config.data_config, **file.given)
         source = tables.open_log(paths, data, config.env_config, place.world.catalogue)
     return source if place is None else source.at(place)
+
+
+def over_log(checkpoint: Checkpoint, paths: Sequence[str]) -> Checkpoint:
+    """The policy over the items beside the log at ``paths``; as it is without a file of them.
+
+    Where some file of the log is no export, the items that the policy knows beside those stay.
+
+    Raises UserError for a file that can't be read.
+    """
+    file, encoding = items_of_log(paths), find_encoding(checkpoint)
+    if file is None or encoding is None:
+        return checkpoint
+    whole = all(items_beside(part).is_file() for path in paths for part in files_of(Path(path)))
+    text_ids = whole or bool(checkpoint.catalogue.item_names)
+    facts = read_items(file, "item", text_ids, encoding.columns)
+    items = stock_items(facts.ids, facts)
+    if not whole:
+        items = joined(checkpoint, items, goes_on=False, clock=facts.clock)
+    return over(checkpoint, items, clock=facts.clock)
 
 
 def sample_of(source: LogSource, rows: int, generator: torch.Generator) -> tuple[DecisionLog, str]:

@@ -24,10 +24,9 @@ from recsys_rl.checkpoint.stock import over
 from recsys_rl.cli import main
 from recsys_rl.data.tables.item_encoding import STOCK, StockItem, items_of
 from recsys_rl.errors import UserError
-from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.ope.replay import replay
 from recsys_rl.logs.parts import PART
-from recsys_rl.logs.source import open_log
+from recsys_rl.logs.source import open_log, over_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.recommender import Recommender

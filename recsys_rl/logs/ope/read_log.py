@@ -23,7 +23,6 @@ from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.decision_table import DecisionTable
-from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.item_models import MOST_ITEMS
 from recsys_rl.logs.ope.lower import Bounds
@@ -49,7 +48,7 @@ from recsys_rl.logs.rewards import (
     has_signals,
     of_platform,
 )
-from recsys_rl.logs.source import LogSource, open_log
+from recsys_rl.logs.source import LogSource, open_log, over_log
 from recsys_rl.logs.users.from_log import of_learned
 from recsys_rl.logs.users.platform import LearnedUsers
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights

@@ -16,8 +16,7 @@ from recsys_rl.env import OF_TABLES
 from recsys_rl.errors import one_line
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog
-from recsys_rl.logs.items_of_log import over_log
-from recsys_rl.logs.source import Place, open_log, sample_of
+from recsys_rl.logs.source import Place, open_log, over_log, sample_of
 from recsys_rl.logs.users.fit_users_config import FitUsersConfig
 from recsys_rl.logs.users.from_log import check_learnable, pieces_of_users
 from recsys_rl.make import make_user_model, make_world, one_visit

@@ -18,8 +18,8 @@ import torch
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home, split_of
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.ope.place import challenger_of, check_place
+from recsys_rl.logs.source import over_log
 from recsys_rl.serving.loop.gate_card import card
 from recsys_rl.serving.loop.gate_compare import (
     Bench,

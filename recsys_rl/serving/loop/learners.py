@@ -23,7 +23,7 @@ from recsys_rl.checkpoint import Checkpoint, save
 from recsys_rl.checkpoint.home import split_of
 from recsys_rl.checkpoint.stock import encoded_anew, find_encoding
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.logs.items_of_log import over_log
+from recsys_rl.logs.source import over_log
 from recsys_rl.logs.users.file import load_users
 from recsys_rl.logs.users.fit_users import fit_users
 from recsys_rl.make import make_agent

@@ -12,11 +12,10 @@ from recsys_rl.checkpoint.stock import find_encoding
 from recsys_rl.data.tables.item_encoding import fitted, items_of
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
-from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.ope.part import heldout_of
 from recsys_rl.logs.ope.world import why_no_world
 from recsys_rl.logs.parts import PART
-from recsys_rl.logs.source import open_log
+from recsys_rl.logs.source import open_log, over_log
 from recsys_rl.serving.at_rest.export_record import export_record
 from recsys_rl.serving.at_rest.opened_record import open_snapshot
 from recsys_rl.serving.at_rest.record_interval import interval_of

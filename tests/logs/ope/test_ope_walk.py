@@ -19,7 +19,6 @@ BESIDE = {
     "data/tables/read.py",  # which files a folder has, and errors of Parquet
     "data/tables/schema.py",  # columns and rules, which reader and checks apply
     "logs/intervals.py",  # which files of a folder are intervals of one record
-    "logs/items_of_log.py",  # which items are beside an export of a record
     "logs/checksum.py",
     "logs/experience/logged.py",  # the weighted rewards of its rows
     "data/tables/frames.py",  # whether a path or a data frame was given

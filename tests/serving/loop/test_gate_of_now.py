@@ -14,9 +14,8 @@ from recsys_rl.checkpoint import save
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.data.tables.item_encoding import ALWAYS, NEVER, there
 from recsys_rl.logs.decision_log import DecisionHeader, assemble, concatenate
-from recsys_rl.logs.items_of_log import over_log
 from recsys_rl.logs.parts import PART
-from recsys_rl.logs.source import open_log
+from recsys_rl.logs.source import open_log, over_log
 from recsys_rl.make import agent_of
 from recsys_rl.serving.loop.gate_compare import bench, compare, of_now
 from recsys_rl.types import Interface
