@@ -69,7 +69,8 @@ def open_tables(
         return tables[0]
     check_together(tables)
     first = tables[0]
-    kinds = [table.texts(table.names).collect_schema() for table in tables]
+    texts = pl.Schema(dict.fromkeys(first.names, pl.String()))
+    kinds = [texts if of.raw is not None else of.texts(of.names).collect_schema() for of in tables]
     for table, of in zip(tables[1:], kinds[1:], strict=True):
         both = f"{one_line(first.path)} and {one_line(table.path)}"
         different = {*first.names} ^ {*table.names}
