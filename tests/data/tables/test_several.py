@@ -80,23 +80,24 @@ def described(log: Any) -> Description:
 
 
 @pytest.fixture(scope="module")
-def rows(logs: Path, policy: Path) -> tuple[Estimate, ...]:
-    return judged(policy, logs, "csv", "csv")
+def rows(logs: Path, policy: Path) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
+    """The estimates for the policy by two CSV files, and for random by the whole."""
+    return judged(policy, logs, "csv", "csv"), of_random(str(logs / "whole.parquet"))
+
+
+def of_random(log: Any) -> tuple[Estimate, ...]:
+    return recsys_rl.ope(log=log, policy=("random",), world=False).rows
 
 
 @pytest.mark.parametrize(("one", "two"), MIXED)
 def test_tables_of_two_formats_are_one_log(
-    logs: Path, policy: Path, rows: tuple[Estimate, ...], one: str, two: str
+    logs: Path, policy: Path, rows: tuple[tuple[Estimate, ...], ...], one: str, two: str
 ) -> None:
+    pair = [path_of(logs, "a", one), path_of(logs, "b", two)]
     assert_same_weights(policy, trained(logs, one, two))
-    assert judged(policy, logs, one, two) == rows
-    of_random = [
-        recsys_rl.ope(log=log, policy=("random",), world=False).rows
-        for log in ([path_of(logs, "a", one), path_of(logs, "b", two)], str(logs / "whole.parquet"))
-    ]
-    assert of_random[0] == of_random[1]
+    assert (judged(policy, logs, one, two), of_random(pair)) == rows
     whole = described(logs / "whole.parquet")
-    assert described([path_of(logs, "a", one), path_of(logs, "b", two)]) == whole and whole.rows == 1000
+    assert described(pair) == whole and whole.rows == 1000
 
 
 @pytest.mark.parametrize(("one", "two"), [*REFUSED, ("record", "record")])
