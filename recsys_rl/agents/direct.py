@@ -18,8 +18,8 @@ draws keep the share KEPT of what the best items are expected to add to items dr
 
 Where items are known by their ids alone, the weights of each are learned from its own few decisions, and the
 item with the highest score is the luckiest. So z is the shared V(s) and the item's own z_i(s), and the latter
-has a normal prior with mean 0 and precision c for each direction of its weights. With n decisions, I items,
-Z the scores z_i of a minibatch (B, I), and all means over an update::
+has a normal prior with mean 0 and variance d / c over contexts. With n decisions, I items and
+the scores Z (B, I) of a minibatch, all means over an update::
 
     L + c / (2 n) sum_i mean_s z_i(s)^2
     a = mean p (1 - p) n / I        d = mean tr(Z Z')^2 / tr((Z Z')^2)        c = d / mean z_i^2  a / (a + c)

@@ -93,13 +93,14 @@ def test_state_of_a_run_and_of_a_start_from_its_weights() -> None:
     agents[1].load_state_dict(state)
     assert agents[1].least_loss == pytest.approx(agents[0].least_loss)
     assert torch.equal(agents[1].best, agents[0].best) and torch.equal(agents[1].mean, agents[0].mean)
-    assert agents[1].precision == agents[0].precision > 0 == agents[2].precision
+    assert agents[1].precision == agents[0].precision > 0
+    agents[2].precision = 3.0
     agents[2].load_state_dict(state | {"updates": torch.tensor(0)})
-    assert (
-        agents[2].precision == 0
-        and agents[2].least_loss == math.inf
-        and torch.equal(agents[2].best, agents[0].optimizer.weights)
-    )
+    assert agents[2].precision == 0 and agents[2].least_loss == math.inf
+    assert torch.equal(agents[2].best, agents[0].optimizer.weights)
+    agents[1].learn_from(16, log)
+    assert agents[0].update(log) == agents[1].update(log) and agents[0].precision == agents[1].precision
+    assert torch.equal(agents[0].optimizer.weights, agents[1].optimizer.weights)
 
 
 def test_a_process_that_holds_nobody_back_has_the_loss_of_the_others() -> None:
