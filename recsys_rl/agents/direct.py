@@ -15,6 +15,17 @@ A network that reads a log many times remembers it. So a fifth of the training u
 update the loss in their decisions is taken with the moving average of the weights (Polyak and Juditsky 1992),
 and the average with the lowest loss is the policy's at the end. T is the highest temperature at which the
 draws keep the share KEPT of what the best items are expected to add to items drawn uniformly.
+
+Where items are known by their ids alone, the weights of each are learned from its own few decisions, and the
+item with the highest score is the luckiest. So z is the shared V(s) and the item's own z_i(s), and the latter
+has a normal prior with mean 0 and variance d / c over contexts. With n decisions, I items and
+the scores Z (B, I) of a minibatch, all means over an update::
+
+    L + c / (2 n) sum_i mean_s z_i(s)^2
+    a = mean p (1 - p) n / I        d = mean tr(Z Z')^2 / tr((Z Z')^2)        c = d / mean z_i^2  a / (a + c)
+
+a is what the decisions of an item tell about a direction, d the number of directions in which items differ.
+Then c is the precision that makes the log most probable (MacKay 1992, Neural Computation 4(3)).
 """
 
 from __future__ import annotations
@@ -75,13 +86,18 @@ class Direct(NetworkPolicy[DirectConfig]):
         check_single_items(model.shapes, type(self).__name__.lower())
         super().__init__(model, config, num_updates, generators, average)
         self.held_back: Transitions | None = None
+        self.num_decisions: float = math.inf  # n
+        self.precision = 0.0  # c: there is no prior before the first update tells how much items differ
         self.least_loss = math.inf
         self.mean = self.optimizer.weights.clone()  # (P,): the moving average
         self.best = self.optimizer.weights.clone()  # (P,): the average with the least loss
 
-    def validate_on(self, held_back: Transitions) -> None:
-        """Keep the weights with the lowest loss in these decisions, which are not learned from."""
-        self.held_back = held_back
+    def learn_from(self, num_decisions: int, held_back: Transitions | None) -> None:
+        """Weigh the prior for ``num_decisions``; keep the weights with the lowest loss in ``held_back``.
+
+        The latter are not learned from; None if there are none.
+        """
+        self.num_decisions, self.held_back = num_decisions, held_back
 
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps.
@@ -92,15 +108,20 @@ class Direct(NetworkPolicy[DirectConfig]):
         assert batch.possible is not None
         self.anneal_lr()
         self.model.span.copy_(torch.stack([batch.possible[:, 0].min(), batch.possible[:, 1].max()]))
-        averages = StepMeans()
+        averages, spreads = StepMeans(), StepMeans()
         for minibatch in batch.split(self.config.batch_size):
             obs = self.model.summarised(minibatch.obs)
-            loss = self.loss(replace(minibatch, obs=obs))
+            logits, shares = self._answers(replace(minibatch, obs=obs))
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, shares)
+            scores = self.model.own_scores(obs)  # (B, I)
             self.optimizer.zero_grad()
-            (loss + self.reward_loss(minibatch, obs)).backward()
+            (loss + self._prior(scores) + self.reward_loss(minibatch, obs)).backward()
             self.optimizer.step()
             self.mean.lerp_(self.optimizer.weights, 1 - DECAY)
             averages.add(loss=loss)
+            if scores is not None:
+                spreads.add(**spread(scores.detach(), logits.detach()))
+        self._set_precision(spreads)
         self.updates += 1
         metrics = self._validate()
         contexts = batch if self.held_back is None else self.held_back
@@ -109,11 +130,31 @@ class Direct(NetworkPolicy[DirectConfig]):
 
     def loss(self, batch: Transitions) -> Tensor:
         """L of the decisions, a scalar."""
+        return nn.functional.binary_cross_entropy_with_logits(*self._answers(batch))
+
+    def _answers(self, batch: Transitions) -> tuple[Tensor, Tensor]:
+        """z of the shown items and y, (B,) each."""
         obs, _ = shown_among(self.model, batch.obs, batch.items, self.generators["policy"])
-        logits = self.model.logits(obs).gather(1, obs.places_of(batch.items)).squeeze(1)  # (B,)
+        logits = self.model.logits(obs).gather(1, obs.places_of(batch.items)).squeeze(1)
         low, high = self.model.span.unbind()
-        share = ((batch.rewards - low) / (high - low).clamp_min(1e-8)).clamp(0, 1)
-        return nn.functional.binary_cross_entropy_with_logits(logits, share)
+        return logits, ((batch.rewards - low) / (high - low).clamp_min(1e-8)).clamp(0, 1)
+
+    def _prior(self, scores: Tensor | None) -> Tensor | float:
+        """What the prior of the items' own ``scores`` (B, I) adds to L."""
+        if scores is None:
+            return 0.0
+        return self.precision / (2 * self.num_decisions) * scores.square().sum(1).mean()
+
+    def _set_precision(self, spreads: StepMeans) -> None:
+        """Set c from the ``spread`` of all steps of an update, the same in all processes."""
+        means = self.optimizer.weights.new_tensor([*spreads.means().values()])
+        if not len(means):
+            return
+        if self.average is not None:
+            self.average(means)
+        square, information, directions = means.tolist()
+        num_items = sum(self.model.shapes.action_sizes)
+        self.precision = evidence(square, information * self.num_decisions / num_items, directions)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -153,12 +194,13 @@ class Direct(NetworkPolicy[DirectConfig]):
             self.average(self.model.softness)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As NetworkPolicy, with the average of the weights, the best one so far and its loss."""
+        """As NetworkPolicy, with the average of the weights, the best one so far and its loss, and c."""
         least = torch.tensor(self.least_loss if self.least_loss < math.inf else -1.0)
         own = {
             "optimizer.mean": self.mean.cpu().clone(),
             "optimizer.best": self.best.cpu().clone(),
             "least_loss": least,
+            "precision": torch.tensor(self.precision, dtype=torch.float64),
         }
         return super().state_dict() | own
 
@@ -175,10 +217,38 @@ class Direct(NetworkPolicy[DirectConfig]):
             if not (least == -1 or 0 <= least < math.inf):
                 raise ValueError(f"a loss of {least}")
             self.least_loss = least if least >= 0 else math.inf
+            self.precision = float(state["precision"])
+            if not 0 <= self.precision < math.inf:
+                raise ValueError(f"a precision of {self.precision}")
         else:
             self.mean.copy_(self.optimizer.weights)
             self.best.copy_(self.optimizer.weights)
-            self.least_loss = math.inf
+            self.least_loss, self.precision = math.inf, 0.0
+
+
+def spread(scores: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    """What the prior's precision is found from, of a minibatch: mean z_i^2, mean p (1 - p), and d.
+
+    Args:
+        scores: (B, I), z_i of all items.
+        logits: (B,), z of the shown items.
+    """
+    side = scores if scores.shape[0] < scores.shape[1] else scores.T
+    products = side @ side.T  # (B, B) or (I, I): both have the same eigenvalues but zeros
+    squares = scores.square().sum()
+    chance = logits.sigmoid()
+    return {
+        "square": squares / scores.numel(),
+        "information": (chance * (1 - chance)).mean(),
+        "directions": squares.square() / products.square().sum().clamp_min(1e-30),
+    }
+
+
+# c = d / v  a / (a + c), with v = mean z^2 (MacKay 1992, Neural Computation 4(3))
+def evidence(square: float, told: float, directions: float) -> float:
+    """The positive c, from v = ``square``, a = ``told`` and d = ``directions``."""
+    most = directions / max(square, 1e-8)  # c if a is infinite
+    return 2 * most / (1 + math.sqrt(1 + 4 * most / told)) if told else 0.0
 
 
 ALGORITHM = Algorithm(DirectConfig, Direct, LOGGED, AnswerNetwork, needs=("rewards", "single items"))

@@ -402,11 +402,14 @@ class ActorCritic(nn.Module):
         names = gate_names(pieces, interface.signals, decays, expected, self.shapes.numbers)
         if self.columns is not None:
             names += self.columns.names
-        obs = self.summarised(obs)
-        actor = self.hidden.one(0, _joined(self._inputs(obs), self._read(obs)[0]))
-        means = self.head.scaled(self.head.last(actor)).mean(0).tolist()
+        means = self.head.scaled(self.head_outputs(self.summarised(obs))).mean(0).tolist()
         bare = {f"{piece} (tags)" for piece in pieces}
         return {name: mean for name, mean in zip(names, means, strict=True) if name not in bare}
+
+    def head_outputs(self, obs: Obs) -> Tensor:
+        """The outputs (N, ...) of the layer ``head.last``, of ``summarised`` observations."""
+        outputs: Tensor = self.head.last(self.hidden.one(0, _joined(self._inputs(obs), self._read(obs)[0])))
+        return outputs
 
     def _inputs(self, obs: Obs) -> Tensor:
         """The inputs of the hidden layers before those of ``_read``.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional.categorical import Categorical
-from recsys_rl.models.heads import Distribution
+from recsys_rl.models.heads import DenseHead, Distribution
 from recsys_rl.models.q_network import QNetwork
 from recsys_rl.models.shapes import Shapes
 from recsys_rl.settings.shared import ModelConfig
@@ -33,6 +33,13 @@ class AnswerNetwork(QNetwork):
     def logits(self, obs: Obs) -> Tensor:
         """z + V, (N, I) of all items or (N, C) of the candidates; -inf where an item may not be shown."""
         return super().q(obs)
+
+    def own_scores(self, obs: Obs) -> Tensor | None:
+        """z (N, I) of all items by weights of each item alone, of ``summarised`` observations.
+
+        None with heads that know items by their features: all items share their weights.
+        """
+        return self._parted(self.head_outputs(obs))[0] if isinstance(self.head, DenseHead) else None
 
     def q(self, obs: Obs) -> Tensor:
         """beta (N, I) of all items, or (N, C) of the candidates; -inf where an item may not be shown."""

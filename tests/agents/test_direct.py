@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from recsys_rl.agents import direct
+from recsys_rl.agents.direct import evidence, spread
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent
 from recsys_rl.types import Interface, Obs
@@ -62,7 +64,7 @@ def test_the_average_with_the_lowest_loss_is_kept() -> None:
     """The held-back decisions say the opposite of the log, so the first average is the best one."""
     log, opposite = one_step([0, 1] * 8, [1.0, 0.0] * 8), one_step([0, 1], [0.0, 1.0])
     agent = learner("direct", 2, num_updates=6, lr=0.05, gradient_steps=20)
-    agent.validate_on(opposite)
+    agent.learn_from(10**9, opposite)  # so many that the prior has no weight
     losses, averages = [], []
     for _ in range(6):
         losses.append(agent.update(log)["held_back_loss"])
@@ -75,7 +77,7 @@ def test_the_average_with_the_lowest_loss_is_kept() -> None:
 def test_average_of_the_weights_by_hand() -> None:
     agent = learner("direct", 2, num_updates=5, batch_size=2)
     first = agent.optimizer.weights.clone()
-    agent.validate_on(one_step([0], [1.0]))
+    agent.learn_from(16, one_step([0], [1.0]))
     agent.update(one_step([0, 1], [1.0, 0.0]))
     expected = 0.99 * first.double() + 0.01 * agent.optimizer.weights.double()
     assert torch.allclose(agent.mean.double(), expected, atol=1e-7)
@@ -84,28 +86,117 @@ def test_average_of_the_weights_by_hand() -> None:
 def test_state_of_a_run_and_of_a_start_from_its_weights() -> None:
     log = one_step([0, 1] * 8, [1.0, 0.0] * 8)
     agents: list[Any] = [learner("direct", 2, num_updates=4) for _ in range(3)]
-    agents[0].validate_on(log)
+    agents[0].learn_from(16, log)
     for _ in range(2):
         agents[0].update(log)
     state = agents[0].state_dict()
     agents[1].load_state_dict(state)
     assert agents[1].least_loss == pytest.approx(agents[0].least_loss)
     assert torch.equal(agents[1].best, agents[0].best) and torch.equal(agents[1].mean, agents[0].mean)
+    assert agents[1].precision == agents[0].precision > 0
+    agents[2].precision = 3.0
     agents[2].load_state_dict(state | {"updates": torch.tensor(0)})
-    assert agents[2].least_loss == math.inf and torch.equal(agents[2].best, agents[0].optimizer.weights)
+    assert agents[2].precision == 0 and agents[2].least_loss == math.inf
+    assert torch.equal(agents[2].best, agents[0].optimizer.weights)
+    agents[1].learn_from(16, log)
+    assert agents[0].update(log) == agents[1].update(log) and agents[0].precision == agents[1].precision
+    assert torch.equal(agents[0].optimizer.weights, agents[1].optimizer.weights)
 
 
 def test_a_process_that_holds_nobody_back_has_the_loss_of_the_others() -> None:
     """Sums of losses and of decisions are averaged over all processes, whether or not one has any."""
     log = one_step([0, 1] * 8, [1.0, 0.0] * 8)
     alone, beside, without = (learner("direct", 2, num_updates=4) for _ in range(3))
-    alone.validate_on(log)
-    beside.validate_on(log)
+    alone.learn_from(16, log)
+    beside.learn_from(16, log)
     beside.average = lambda mine: mine.mul_(0.5)  # the other process adds nothing, and there are two
-    without.average = lambda mine: mine.copy_(torch.tensor([6.0, 8.0])) if mine.ndim else mine
+    without.average = lambda mine: mine.copy_(torch.tensor([6.0, 8.0])) if mine.shape == (2,) else mine
     expected = alone.update(log)["held_back_loss"]
     assert beside.update(log)["held_back_loss"] == pytest.approx(expected, rel=1e-6)
     assert without.update(log)["held_back_loss"] == 0.75 == without.least_loss
+
+
+@pytest.mark.parametrize(
+    ("square", "told", "directions", "precision"),
+    [
+        (2.0, 1.0, 4.0, 1.0),
+        (0.5, 4.0, 4.0, 4.0),
+        (2.0, 2.0, 3.0, 1.0),
+        (2.0, math.inf, 3.0, 1.5),
+        (1.0, 0.0, 1.0, 0.0),
+    ],
+)
+def test_the_precision_solves_its_equation(
+    square: float, told: float, directions: float, precision: float
+) -> None:
+    """c = d / v  a / (a + c); with infinitely many decisions it is d / v, without any knowledge 0."""
+    assert evidence(square, told, directions) == pytest.approx(precision)
+
+
+@pytest.mark.parametrize(
+    ("scores", "square", "directions"),
+    [
+        ([[1.0, 0.0], [0.0, 1.0]], 0.5, 2.0),
+        ([[1.0, 2.0], [2.0, 4.0]], 6.25, 1.0),
+        ([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]], 5 / 6, 25 / 17),  # eigenvalues 4 and 1: (4 + 1)^2 / (16 + 1)
+        ([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]], 5 / 6, 25 / 17),
+    ],
+)
+def test_spread_of_scores_by_hand(scores: list[list[float]], square: float, directions: float) -> None:
+    found = spread(torch.tensor(scores), torch.tensor([0.0, math.log(3.0)]))
+    assert float(found["square"]) == pytest.approx(square)
+    assert float(found["directions"]) == pytest.approx(directions)
+    assert float(found["information"]) == pytest.approx((1 / 4 + 3 / 16) / 2)
+
+
+def test_the_precision_of_an_update_by_hand() -> None:
+    """One context, so one direction. Of three items and 30 decisions an item has ten."""
+    agent = learner("direct", 3, num_updates=4)
+    agent.learn_from(30, None)
+    with torch.no_grad():
+        shown = agent.model.logits(HERE)[0].double()
+        z = shown - float(agent.model.value_head(agent.model.hidden.one(1, HERE.context)))
+    agent.update(one_step([0, 1, 2], [1.0, 0.0, 1.0]))
+    p = shown.sigmoid()
+    told = 10 * float((p * (1 - p)).mean())
+    c = agent.precision
+    assert c > 0 and c * float(z.square().mean()) == pytest.approx(told / (told + c), rel=1e-4)
+
+
+def test_the_precision_is_that_of_all_processes() -> None:
+    """Means of 2, 1/8 and 4; with 16 decisions of two items a is 1, so c is 1."""
+    agent = learner("direct", 2)
+    agent.learn_from(16, None)
+    agent.average = lambda mine: mine.copy_(torch.tensor([2.0, 0.125, 4.0])) if mine.shape == (3,) else mine
+    agent.update(one_step([0, 1], [1.0, 0.0]))
+    assert agent.precision == pytest.approx(1.0)
+
+
+def test_the_prior_weighs_as_much_as_the_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight decisions of each item, with means 3/4 and 1/4, and precision 4: 8 (s(z) - 3/4) + 4 z = 0."""
+    monkeypatch.setattr(direct, "evidence", lambda *_: 4.0)
+    agent = learner("direct", 2, num_updates=10**6, lr=0.02)  # before its last update it has no average
+    agent.learn_from(16, None)
+    for _ in range(150):
+        agent.update(one_step([0] * 8 + [1] * 8, [1.0] * 6 + [0.0] * 2 + [1.0] * 2 + [0.0] * 6))
+    with torch.no_grad():
+        first, second = agent.model.logits(HERE)[0].tolist()
+    assert first == pytest.approx(-second, abs=0.01)
+    assert 8 * (1 / (1 + math.exp(-first)) - 0.75) + 4 * first == pytest.approx(0, abs=0.03)
+
+
+def test_the_luckiest_of_items_that_are_alike_is_not_believed() -> None:
+    """Of 40 items with ten decisions each and the same chance of 0.3, the luckiest has six clicks or more."""
+    items = torch.arange(40).repeat_interleave(10)
+    clicks = (torch.rand(400, generator=torch.Generator().manual_seed(1)) < 0.3).float()
+    best = []
+    for decisions in (10**9, 400):  # so many that the prior has no weight, and those of the log
+        agent = learner("direct", 40, num_updates=10**6, batch_size=400, lr=0.05)
+        agent.learn_from(decisions, None)
+        for _ in range(35):
+            agent.update(one_step(items.tolist(), clicks.tolist()))
+        best.append(float(agent.value(HERE)))
+    assert clicks.view(40, 10).mean(1).max() > 0.55 and best[0] > 0.5 and 0.25 < best[1] < 0.42
 
 
 def test_slates_are_refused() -> None:

@@ -61,8 +61,8 @@ def make_from_log(
     """
     logged = make_logged(config, world, generators["shuffle"], process)
     agent = agent_for(logged.interface)
-    if logged.held_back is not None:
-        agent.validate_on(logged.held_back)
+    if config.agent_config.held_back:
+        agent.learn_from(logged.num_decisions, logged.held_back)
     if config.platform.tables is not None and isinstance(agent, NetworkPolicy):
         agent.keep_chance()
     return logged, agent
@@ -97,7 +97,7 @@ def make_logged(
     check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     sides.check(source.name)
     parts, whole = (parts, False) if held is None else (partial(iter, held), len(held) < 2)
-    held_back = None
+    held_back, share_back = None, 0.0
     if settings.held_back and len(sides.users[0]) >= FEWEST_USERS:
         share_back = min(settings.held_back, MOST_HELD_BACK / facts.rows)
         parted = partial(_parted, share_back, config.train_config.seed, parts)
@@ -125,6 +125,7 @@ def make_logged(
     stops = f"{amount(back, 'decision')} of these are held back, to see when to stop" if back else ""
     experience.note = "\n".join(filter(None, [side.note, others, stops]))
     experience.held_back = held_back
+    experience.num_decisions = round((1 - share_back) * facts.rows)
     experience.last_time = sides.last if source.has_times else None
     return experience
 
@@ -281,6 +282,7 @@ class Logged:
         self.watcher: Watcher | None = None
         self.note = ""  # on sessions that are left out
         self.held_back: Transitions | None = None  # decisions that are never drawn
+        self.num_decisions = 0  # of all processes together, about, without those that are held back
         self.last_time: int | None = None  # of the training side, in the log's unit, where it has times
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()

@@ -563,6 +563,10 @@ def test_a_fifth_of_the_training_users_is_held_back_from_the_direct_method(
     whole, direct = made
     assert whole.held_back is None and direct.held_back is not None
     assert direct.table.num_rows + direct.held_back.num_rows == whole.table.num_rows
+    assert (
+        direct.num_decisions == round(0.8 * whole.table.num_rows)
+        and whole.num_decisions > direct.num_decisions
+    )
     users = direct.table.obs.context[direct.table.before][:, :4], direct.held_back.obs.context[:, :4]
     drawn, back = ({tuple(row) for row in profiles.tolist()} for profiles in users)
     assert back and drawn and not back & drawn
