@@ -130,7 +130,11 @@ def text(results: Path) -> str:
         drawn = _values(of_log, "direct", True)
         items, decisions, logger, features = log
         by = "vectors" if features == "True" else "ids"
-        cells = [f"{sum(values) / len(values):.3f}" if values else "" for values in (*found.values(), drawn)]
+        number = len({row["seed"] for row in of_log})  # a mean of fewer logs would be one of other worlds
+        cells = [
+            f"{sum(values) / number:.3f}" if len(values) == number else ""
+            for values in (*found.values(), drawn)
+        ]
         gain = _gain(of_log)
         body.append([f"{int(items):,}", f"{int(decisions):,}", logger, by, *cells, gain])
     head = ["items", "decisions", "logger", "known by"]
