@@ -3,8 +3,8 @@
 From sessions two learn, as each is at times the better one: PPO inside users who are learned from the log,
 which begins with the champion's weights, and conservative Q-learning from the decisions themselves. From
 single decisions learn `reinforce`, which begins with the champion's weights, and another one from nothing:
-the direct method where items are known by features, else weighted cloning. Where many items have texts that
-the champion does not know, that one gets encodings made of the items of now.
+the direct method for single items, weighted cloning for slates. Where many items have texts that the champion
+does not know, that one gets encodings made of the items of now.
 
 Every run has the champion's seed, as the seed says which users are held out: so nobody who is judged on has
 ever been learned from.
@@ -21,7 +21,7 @@ from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint, save
 from recsys_rl.checkpoint.home import split_of
-from recsys_rl.checkpoint.stock import encoded_anew, find_encoding
+from recsys_rl.checkpoint.stock import encoded_anew
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.source import over_log
 from recsys_rl.logs.users.file import load_users
@@ -69,11 +69,10 @@ def learners_of(champion: Checkpoint, unknown: bool) -> tuple[Learner, ...]:
     ``unknown``: many items have texts that it does not know. In sessions an observation holds the items that
     were shown, by the champion's encodings, so that a candidate with others could not take its place.
     """
-    interface, encoding = champion.interface, find_encoding(champion)
-    if interface.session_length > 1:
+    if champion.interface.session_length > 1:
         return OF_SESSIONS
     how = "with new encodings of the items" if unknown else "from nothing"
-    if encoding is not None and encoding.knows_items and interface.slate_size == 1:
+    if champion.interface.slate_size == 1:
         learner = Learner("direct", f"the expected reward of each item, {how}", _from_log("direct", unknown))
     else:
         clone = _from_log("bc", unknown, weighted=True)

@@ -275,15 +275,14 @@ def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path)
     log = clicks(tmp_path / "clicks.csv")
     own(tmp_path, lambda path: policy(path, log, "reinforce"), 150, 1, "clicked", binary=True)
     found = retrain(options(tmp_path))
-    assert [path.name for path in found] == ["reinforce-1.pt", "bc-1.pt"]
-    assert load(found[1]).config.agent_config.weighted
+    assert [path.name for path in found] == ["reinforce-1.pt", "direct-1.pt"]
     verdict = gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True))
     assert verdict.by == "lower-bound" and 0 < verdict.sessions < 150  # too few for `dr`
     both = [*gate_each(GateConfig(db=str(tmp_path / "r.sqlite"), quiet=True), found[::-1])]
     assert both[1] == verdict and both[0].look == 2  # whatever was judged before
 
 
-def test_the_second_learner_of_single_decisions_is_by_what_is_known_of_items(tmp_path: Path) -> None:
+def test_second_learner_is_the_direct_method_for_single_items_and_a_clone_for_slates(tmp_path: Path) -> None:
     log, items = clicks(tmp_path / "clicks.csv"), tmp_path / "items.csv"
     write_csv(items, ["item", "brand"], [[f"i{item}", "ab"[item % 2]] for item in range(4)])
     by_id = load(policy(tmp_path / "ids.pt", log, "reinforce"))
@@ -293,7 +292,7 @@ def test_the_second_learner_of_single_decisions_is_by_what_is_known_of_items(tmp
     of_sessions = load(
         policy(tmp_path / "2.pt", sessions(tmp_path / "log.csv"), "reinforce", weights=weights)
     )
-    wanted = [(by_id, "bc"), (known, "direct"), (in_slates, "bc"), (of_sessions, "cql")]
+    wanted = [(by_id, "direct"), (known, "direct"), (in_slates, "bc"), (of_sessions, "cql")]
     for of, second in wanted:
         for unknown in (False, True):
             first, other = learners.learners_of(of, unknown)
