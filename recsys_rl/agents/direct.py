@@ -24,8 +24,8 @@ the scores Z (B, I) of a minibatch, all means over an update::
     L + c / (2 n) sum_i mean_s z_i(s)^2
     a = mean p (1 - p) n / I        d = mean tr(Z Z')^2 / tr((Z Z')^2)        c = d / mean z_i^2  a / (a + c)
 
-a is what the decisions of an item tell about a direction, d the number of directions in which items differ.
-Then c is the precision that makes the log most probable (MacKay 1992, Neural Computation 4(3)).
+a is the information in an item's decisions about a direction, d the number of directions in which items
+differ. Then c is the precision that makes the log most probable (MacKay 1992, Neural Computation 4(3)).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Direct(NetworkPolicy[DirectConfig]):
         super().__init__(model, config, num_updates, generators, average)
         self.held_back: Transitions | None = None
         self.num_decisions: float = math.inf  # n
-        self.precision = 0.0  # c: there is no prior before the first update tells how much items differ
+        self.precision = 0.0  # c: the first update has no prior, as it shows how much items differ
         self.least_loss = math.inf
         self.mean = self.optimizer.weights.clone()  # (P,): the moving average
         self.best = self.optimizer.weights.clone()  # (P,): the average with the least loss
@@ -148,7 +148,7 @@ class Direct(NetworkPolicy[DirectConfig]):
     def _set_precision(self, spreads: StepMeans) -> None:
         """Set c from the ``spread`` of all steps of an update, the same in all processes."""
         means = self.optimizer.weights.new_tensor([*spreads.means().values()])
-        if not len(means):
+        if not len(means) or self.num_decisions == math.inf:
             return
         if self.average is not None:
             self.average(means)
@@ -227,7 +227,7 @@ class Direct(NetworkPolicy[DirectConfig]):
 
 
 def spread(scores: Tensor, logits: Tensor) -> dict[str, Tensor]:
-    """What the prior's precision is found from, of a minibatch: mean z_i^2, mean p (1 - p), and d.
+    """The three numbers of a minibatch that give the precision: mean z_i^2, mean p (1 - p), and d.
 
     Args:
         scores: (B, I), z_i of all items.
@@ -245,10 +245,10 @@ def spread(scores: Tensor, logits: Tensor) -> dict[str, Tensor]:
 
 
 # c = d / v  a / (a + c), with v = mean z^2 (MacKay 1992, Neural Computation 4(3))
-def evidence(square: float, told: float, directions: float) -> float:
-    """The positive c, from v = ``square``, a = ``told`` and d = ``directions``."""
+def evidence(square: float, information: float, directions: float) -> float:
+    """The positive c, from v = ``square``, a = ``information`` and d = ``directions``."""
     most = directions / max(square, 1e-8)  # c if a is infinite
-    return 2 * most / (1 + math.sqrt(1 + 4 * most / told)) if told else 0.0
+    return 2 * most / (1 + math.sqrt(1 + 4 * most / information)) if information else 0.0
 
 
 ALGORITHM = Algorithm(DirectConfig, Direct, LOGGED, AnswerNetwork, needs=("rewards", "single items"))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from recsys_rl.errors import UserError, error_text, one_line
@@ -30,8 +31,13 @@ def read_text(path: str | Path, option: str, kind: str, encoding: str = "utf-8")
         raise UserError(f"{option} {path} can't be read ({error_text(error)}): give {kind}.") from error
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Raise UserError, before the work begins, if ``write_text`` can't write to ``path``."""
+def check_writable(path: Path, option: str, read: Iterable[str | None] = ()) -> None:
+    """Raise UserError, before the work begins, if ``write_text`` can't write to ``path``.
+
+    ``read``: the paths that are read, which a result must not replace.
+    """
+    if any(given is not None and path.resolve() == Path(given).resolve() for given in read):
+        raise UserError(f"{option} {path} is a file that is read: give another name.")
     folder = path.parent
     try:
         _check_regular(path, f"{option} {path}")

@@ -117,7 +117,7 @@ def test_a_process_that_holds_nobody_back_has_the_loss_of_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("square", "told", "directions", "precision"),
+    ("square", "information", "directions", "precision"),
     [
         (2.0, 1.0, 4.0, 1.0),
         (0.5, 4.0, 4.0, 4.0),
@@ -127,10 +127,10 @@ def test_a_process_that_holds_nobody_back_has_the_loss_of_the_others() -> None:
     ],
 )
 def test_the_precision_solves_its_equation(
-    square: float, told: float, directions: float, precision: float
+    square: float, information: float, directions: float, precision: float
 ) -> None:
     """c = d / v  a / (a + c); with infinitely many decisions it is d / v, without any knowledge 0."""
-    assert evidence(square, told, directions) == pytest.approx(precision)
+    assert evidence(square, information, directions) == pytest.approx(precision)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_the_precision_of_an_update_by_hand() -> None:
         z = shown - float(agent.model.value_head(agent.model.hidden.one(1, HERE.context)))
     agent.update(one_step([0, 1, 2], [1.0, 0.0, 1.0]))
     p = shown.sigmoid()
-    told = 10 * float((p * (1 - p)).mean())
+    information = 10 * float((p * (1 - p)).mean())
     c = agent.precision
-    assert c > 0 and c * float(z.square().mean()) == pytest.approx(told / (told + c), rel=1e-4)
+    assert c > 0 and c * float(z.square().mean()) == pytest.approx(information / (information + c), rel=1e-4)
 
 
 def test_the_precision_is_that_of_all_processes() -> None:
@@ -185,7 +185,7 @@ def test_the_prior_weighs_as_much_as_the_decisions(monkeypatch: pytest.MonkeyPat
     assert 8 * (1 / (1 + math.exp(-first)) - 0.75) + 4 * first == pytest.approx(0, abs=0.03)
 
 
-def test_the_luckiest_of_items_that_are_alike_is_not_believed() -> None:
+def test_prior_draws_the_luckiest_of_equal_items_to_the_others() -> None:
     """Of 40 items with ten decisions each and the same chance of 0.3, the luckiest has six clicks or more."""
     items = torch.arange(40).repeat_interleave(10)
     clicks = (torch.rand(400, generator=torch.Generator().manual_seed(1)) < 0.3).float()

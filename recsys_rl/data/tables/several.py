@@ -105,7 +105,8 @@ def items_beside(tables: Sequence[TableFile]) -> TableFile | None:
 def check_together(tables: Sequence[TableFile]) -> None:
     """Raise UserError for several tables that are not read together.
 
-    They are two logs of `recsys-rl record`, dsjson beside tables with columns, or one file twice.
+    They are of different kinds (a log of `recsys-rl record`, dsjson, a table with columns), two logs of
+    `recsys-rl record`, or one file twice.
     """
     kinds: dict[str, TableFile] = {}
     for table in tables:
@@ -118,10 +119,11 @@ def check_together(tables: Sequence[TableFile]) -> None:
         raise UserError(
             f"{both} are two logs of recsys-rl record: give one, or a folder with the parts of one."
         )
-    files = [table.path.resolve() for table in tables]
-    twice = next((table.path for table in tables if files.count(table.path.resolve()) > 1), None)
+    files = [file for table in tables for file in table.files or (table.path,)]
+    whole = [file.resolve() for file in files]
+    twice = next((file for file in files if whole.count(file.resolve()) > 1), None)
     if twice is not None:
-        raise UserError(f"The log names {one_line(twice)} twice: give each file once.")
+        raise UserError(f"The log names {one_line(log_name(str(twice)))} twice: give each file once.")
 
 
 _RECORDED = "a log of recsys-rl record"

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from recsys_rl.data.tables.columns import DecisionColumns, EventColumns, TimedFile
@@ -110,6 +110,8 @@ class DescribeConfig(EventColumns, DecisionColumns):
     """File for the description as JSON."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.log, str | PurePath):
+            object.__setattr__(self, "log", (str(self.log),))
         check_fields(self)
         if not self.log:
             raise UserError("There is no log to describe: give at least one file.")
@@ -141,7 +143,7 @@ def compare_files(options: CompareConfig) -> Comparison:
     Raises UserError.
     """
     if options.json is not None:
-        check_writable(Path(options.json), "--json")
+        check_writable(Path(options.json), "--json", (options.old, options.new))
     comparison = compare(options.old, options.new, options.columns, options.separator, options.like_threshold)
     for line in comparison.lines():
         say(line)
@@ -170,7 +172,7 @@ def describe(
 
 def _described(options: DescribeConfig, map_tasks: MapTasks) -> Description:
     if options.json is not None:
-        check_writable(Path(options.json), "--json")
+        check_writable(Path(options.json), "--json", options.log)
     description = survey.describe(options.log, options.separator, options.columns, map_tasks)
     for line in description.lines():
         say(line)

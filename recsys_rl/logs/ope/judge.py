@@ -60,7 +60,7 @@ Read = Callable[[ReplayedLog], PolicyOnLog]
 class Settings:
     """The settings of a judge."""
 
-    seed: int = 0  # of what policies draw on parts
+    seed: int = 0  # of the policies' draws on parts
     draws: int = 8  # actions of a policy for each row, where a model is not averaged over every item
     clusters: int | None = None  # of items; None: the square root of their number
     world: bool = True
@@ -101,7 +101,7 @@ class PartJudge:
     models: Mapping[str, StepModels | None]  # of Q
     replayed: Callable[[Any], ReplayedLog] | None
     streams: Mapping[str, torch.Generator]
-    seed: int  # of what policies draw
+    seed: int  # of the policies' draws
 
     def __call__(self, numbered: tuple[int, Any]) -> _OfPart:
         number, rows = numbered

@@ -64,10 +64,8 @@ def begin(options: OpeConfig) -> None:
     if not options.log:
         raise UserError("The log is missing: give --log FILE.")
     if options.json is not None:
-        check_writable(Path(options.json), "--json")
-        for given in (*options.log, options.checkpoint, options.target, options.items, *options.logger):
-            if given is not None and Path(options.json).resolve() == Path(given).resolve():
-                raise UserError(f"--json {options.json} is a file that is read: give another name.")
+        read = (*options.log, options.checkpoint, options.target, options.items, *options.logger)
+        check_writable(Path(options.json), "--json", read)
     if options.threads:
         torch.set_num_threads(options.threads)
     announce(f"reading {one_line(options.source)}")

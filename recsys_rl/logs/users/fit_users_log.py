@@ -57,7 +57,7 @@ def log_to_fit(options: FitUsersConfig, most_rows: int) -> Read:
     ``most_rows``: of a log with more rows, whole sessions are drawn.
     """
     if not options.log:
-        raise UserError("The log is missing: give --log FILE.parquet.")
+        raise UserError("The log is missing: give --log FILE.")
     own = is_own(options.log)
     if own:
         config, world = _of_table(options)
@@ -121,7 +121,7 @@ def _with_sessions(config: Config, log: Sequence[str]) -> Config:
     """The settings. Raises UserError for those of single decisions."""
     if config.env_config.max_episode_steps == 1:
         raise UserError(
-            f"{' + '.join(map(one_line, log))} has single decisions, and learned users answer through a "
+            f"{' + '.join(map(one_line, log))} holds single decisions, and learned users answer through a "
             "session: name the column of sessions (--session-column), or learn a policy from the log itself, "
             f"as with recsys-rl train --algo reinforce --log {' '.join(map(one_line, log))}."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -146,19 +147,31 @@ def test_a_row_is_named_by_its_file(tmp_path: Path) -> None:
     assert [problem.first for problem in frames.problems] == ["row 3 of data frame 3"]
 
 
-def test_files_that_are_no_one_table_are_refused(tmp_path: Path) -> None:
+def test_files_of_different_tables_are_refused(tmp_path: Path) -> None:
     frame = decisions(30)
     frame.write_csv(tmp_path / "a.csv")
     frame.drop("context.age").write_csv(tmp_path / "b.csv")
     frame.with_columns(candidates=pl.lit("ale|bun|cod|dal")).write_csv(tmp_path / "c.csv")
     frame.with_columns(candidates=pl.lit(["ale", "bun", "cod", "dal"])).write_parquet(tmp_path / "d.parquet")
+    (tmp_path / "parts").mkdir()
+    shutil.copy(tmp_path / "d.parquet", tmp_path / "parts")
     for names, words in (
         (("a.csv", "b.csv"), "'context.age'"),
         (("c.csv", "d.parquet"), r"'candidates' \(String and List\(String\)\)"),
         (("a.csv", "a.csv"), "twice"),
+        (("parts/d.parquet", "parts"), "twice"),
         ((), "at least one"),
     ):
         with pytest.raises(UserError, match=rf"^[^\n]*{words}[^\n]*$"):
             describe_frames(log=[tmp_path / name for name in names])
     with pytest.raises(UserError, match=r"^Data frame 1 and data frame 2 have different columns \('item'\)"):
         describe_frames(log=[frame, frame.drop("item")])
+
+
+def test_a_description_does_not_replace_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [tmp_path / "a.csv", tmp_path / "b.parquet"]
+    decisions(20).write_csv(paths[0])
+    decisions(20).write_parquet(paths[1])
+    before = paths[1].read_bytes()
+    assert main(["data", "describe", *map(str, paths), "--json", str(paths[1])]) == 2
+    assert "--json" in capsys.readouterr().err and paths[1].read_bytes() == before
