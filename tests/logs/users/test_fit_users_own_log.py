@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 
@@ -49,6 +50,23 @@ def test_users_are_learned_and_a_policy_is_trained_in_them_and_comes_home(tmp_pa
     recommender = load_recommender(tmp_path / "run/ppo.pt")
     assert recommender.checkpoint.config.data_config.items == items
     assert recommender.recommend(context={"age": 30}, k=1)[0].title.startswith("Thing")
+
+
+def test_users_of_two_files_are_those_of_the_whole(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"weights": ("clicked=1",), **SMALL}
+    frame = pl.read_csv(sessions(tmp_path / "s.csv"))
+    first = frame["session"].is_in(frame["session"].unique(maintain_order=True)[:20].implode())
+    frame.filter(first).write_csv(tmp_path / "a.csv")
+    frame.filter(~first).write_parquet(tmp_path / "b.parquet")
+    parts = (str(tmp_path / "a.csv"), str(tmp_path / "b.parquet"))
+    pl.concat([frame.filter(first), frame.filter(~first)]).write_csv(tmp_path / "whole.csv")
+    fit_users(log=str(tmp_path / "whole.csv"), out=str(tmp_path / "whole.pt"), **settings)
+    fit_users(log=parts, out=str(tmp_path / "parts.pt"), **settings)
+    whole, of_parts = (load_users(str(tmp_path / name)) for name in ("whole.pt", "parts.pt"))
+    assert torch.equal(whole.world.population.heldout, of_parts.world.population.heldout)
+    assert torch.allclose(whole.means, of_parts.means, atol=1e-4)  # the sums are taken in another order
+    weights, same = (of.members[0].state_dict() for of in (whole, of_parts))
+    assert weights and all(torch.allclose(weights[name], same[name], atol=1e-3) for name in weights)
 
 
 def test_its_policy_learns_without_chance_and_serves_with_it(tmp_path: Path) -> None:
