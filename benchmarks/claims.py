@@ -107,7 +107,10 @@ def in_readme(pattern: str) -> tuple[float, ...]:
     return tuple(map(float, found.groups()))
 
 
-CLICKS = r"policy's it estimates (\d+) % \((\d+) to (\d+)\), `ope` (\d+) % \((\d+) to (\d+)\)"
+CLICKS = (
+    r"`train` estimates (\d+) % \((\d+) to (\d+)\), "
+    r"and `ope`, from the newer log, (\d+) % \((\d+) to (\d+)\)"
+)
 SERVED = (
     r"there the estimate was ([\d.]+) \(([\d.]+) to ([\d.]+)\), "
     r"and the policy earned ([\d.]+) \(([\d.]+) to ([\d.]+)\)"
