@@ -97,7 +97,7 @@ def make_logged(
     check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     sides.check(source.name)
     parts, whole = (parts, False) if held is None else (partial(iter, held), len(held) < 2)
-    held_back, share_back = None, 0.0
+    held_back, share_back, mine = None, 0.0, parts
     if settings.held_back and len(sides.users[0]) >= FEWEST_USERS:
         share_back = min(settings.held_back, MOST_HELD_BACK / facts.rows)
         parted = partial(_parted, share_back, config.train_config.seed, parts)
@@ -117,8 +117,9 @@ def make_logged(
     by_place = least is not None and (least >= 0 or "gains" not in needs)
     tables = partial(side.tables, settings, facts, by_place)
     # a process of several doesn't hold the sessions of the others, so they are read again
-    every = partial(tables, 1.0, parts if size == 1 else side.parts)
-    all_sessions = partial(logged, every, size == 1 and whole) if share < 1 or size > 1 else None
+    every = partial(tables, 1.0, mine if size == 1 else side.parts)
+    fewer = share < 1 or size > 1 or held_back is not None
+    all_sessions = partial(logged, every, size == 1 and whole) if fewer else None
     experience = logged(partial(tables, share, parts), whole, unfiltered=all_sessions)
     others = f"each of {size} processes has other sessions of the log" if size > 1 else ""
     back = 0 if held_back is None else held_back.num_rows
@@ -270,7 +271,8 @@ class Logged:
             generator: draws the decisions of each batch.
             fingerprint: of the log; a resumed run must have the same.
             sides: what is learned from and what is held out, in words.
-            unfiltered: makes ``of_all_sessions``, if this holds only the best ones, or those of a process.
+            unfiltered: makes ``of_all_sessions``, if this holds the best ones, those of a process, or those
+                that are not held back.
 
         Raises UserError if the log has no decision to learn from.
         """

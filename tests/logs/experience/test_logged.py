@@ -563,6 +563,7 @@ def test_a_fifth_of_the_training_users_is_held_back_from_the_direct_method(
     whole, direct = made
     assert whole.held_back is None and direct.held_back is not None
     assert direct.table.num_rows + direct.held_back.num_rows == whole.table.num_rows
+    assert direct.of_all_sessions().table.num_rows == whole.table.num_rows  # for the clone and the best item
     assert (
         direct.num_decisions == round(0.8 * whole.table.num_rows)
         and whole.num_decisions > direct.num_decisions
