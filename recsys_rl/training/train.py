@@ -90,7 +90,8 @@ def updates(
         folder: the run's folder. A new run makes it, so it must not exist; a ``KeptFolder`` does. None:
             choose a folder in ``runs_dir``, as the command does.
         latest: make checkpoints/<algo>.pt a link to this run. None: only if ``folder`` is None.
-        quiet: print nothing about the run. The first preparation of a dataset still prints a line.
+        quiet: print nothing about the run, and judge no policy on the held-out side of its log. The first
+            preparation of a dataset still prints a line.
         settings: fields of ``Config`` in place of those of ``config``, as in ``Config(lr=1e-3)``. ``log`` may
             be a data frame, or a list of paths and data frames.
 
