@@ -133,14 +133,14 @@ class Direct(NetworkPolicy[DirectConfig]):
         return nn.functional.binary_cross_entropy_with_logits(*self._answers(batch))
 
     def _answers(self, batch: Transitions) -> tuple[Tensor, Tensor]:
-        """z of the shown items and y, (B,) each."""
+        """The scores z of the shown items and the shares y, (B,) each."""
         obs, _ = shown_among(self.model, batch.obs, batch.items, self.generators["policy"])
         logits = self.model.logits(obs).gather(1, obs.places_of(batch.items)).squeeze(1)
         low, high = self.model.span.unbind()
         return logits, ((batch.rewards - low) / (high - low).clamp_min(1e-8)).clamp(0, 1)
 
     def _prior(self, scores: Tensor | None) -> Tensor | float:
-        """What the prior of the items' own ``scores`` (B, I) adds to L."""
+        """The penalty of the items' own ``scores`` (B, I), the second term of the loss; 0 for None."""
         if scores is None:
             return 0.0
         return self.precision / (2 * self.num_decisions) * scores.square().sum(1).mean()
