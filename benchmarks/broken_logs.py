@@ -38,8 +38,7 @@ from benchmarks.harness import newest, tables
 from benchmarks.harness.turns import Row
 from recsys_rl.logs.ope.answer import BROKEN
 from recsys_rl.logs.ope.diagnostics import weigh
-from recsys_rl.logs.ope.judge import LOGGED
-from recsys_rl.logs.ope.result import Estimate
+from recsys_rl.logs.ope.result import LOGGED, Estimate
 from recsys_rl.logs.ope.verdict import Estimates, verdict_on
 from recsys_rl.training.train import train
 

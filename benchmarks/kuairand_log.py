@@ -39,10 +39,11 @@ from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.decision_table import DecisionTable
 from recsys_rl.logs.ope.compare import compare, recommend
 from recsys_rl.logs.ope.config import OpeConfig
-from recsys_rl.logs.ope.judge import LOGGED, judge
+from recsys_rl.logs.ope.judge import judge
 from recsys_rl.logs.ope.ope import fit_of, replayed, settings_of, trusted_of
 from recsys_rl.logs.ope.playable import loggers_of, playable
 from recsys_rl.logs.ope.read_log import STREAMS, ReadLog
+from recsys_rl.logs.ope.result import LOGGED
 from recsys_rl.logs.ope.rows import plain_row
 from recsys_rl.logs.public import LOGS
 from recsys_rl.logs.rewards import of_signals

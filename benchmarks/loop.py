@@ -27,11 +27,11 @@ import torch
 
 from benchmarks.harness import newest, tables
 from examples.loop import rounds_of
+from examples.loop_page.canaries import Band
+from examples.loop_page.judged import Judged
+from examples.loop_page.rounds import Visited, served_svg
 from recsys_rl.errors import UserError
-from recsys_rl.evaluation.report.canaries import Band
 from recsys_rl.evaluation.report.drawing import number
-from recsys_rl.evaluation.report.judged import Judged
-from recsys_rl.evaluation.report.rounds import Visited, served_svg
 from recsys_rl.utils.files import write_text
 
 WORSE = 0.15  # below the champion before, from which on a promotion was a mistake

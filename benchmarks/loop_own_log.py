@@ -50,12 +50,12 @@ from recsys_rl.checkpoint import load
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope.lower import EARLIER, LOWER
 from recsys_rl.serving.at_rest.record_interval import IN_FLIGHT
+from recsys_rl.serving.draw.versions import files_in
 from recsys_rl.serving.loop.client import Client
 from recsys_rl.serving.loop.release import Releases
 from recsys_rl.serving.loop.rounds import candidate_in
 from recsys_rl.serving.loop.take_turns import LoopConfig, loop
 from recsys_rl.serving.loop.turn import Judge
-from recsys_rl.serving.versions import files_in
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.seeding import parse_seeds
 

@@ -11,8 +11,7 @@ Three logs: ``made``, single decisions of 12 items with exact propensities; ``sl
 drawn one after another; ``open-bandit``, the random log of Open Bandit's small version and Thompson sampling,
 left out where the data is not there. Both get the same weights and the same predictions of a reward model, in
 float64. ``difference`` is relative to theirs. ``command`` is that of `recsys-rl ope`, which reads the made
-logs from files. ``c`` is a clip that both are given; rows with ``way`` compare the clips that both choose
-from one grid, and ``width`` is that of their bootstrap interval, in ours.
+logs from files. ``c`` is a clip that both are given, and ``width`` that of their bootstrap interval, in ours.
 """
 
 from __future__ import annotations
@@ -36,27 +35,18 @@ from benchmarks import open_bandit
 from benchmarks.harness import newest, tables
 from benchmarks.harness.evidence import of_decisions
 from benchmarks.harness.peer_script import answer_of_peer
-from benchmarks.harness.slope import by_slope
 from benchmarks.harness.turns import Row
 from recsys_rl import cli
-from recsys_rl.logs.ope.clipping import by_error
 from recsys_rl.logs.ope.clusters import by_cluster
 from recsys_rl.logs.ope.diagnostics import student_t
-from recsys_rl.logs.ope.estimators import ESTIMATORS, GRID, SUBGAUSSIAN_GRID, Evidence, Slates
+from recsys_rl.logs.ope.estimators import ESTIMATORS, Evidence, Slates
 from recsys_rl.logs.public.open_bandit import load_open_bandit
 
 PEER = tables.ROOT / "benchmarks" / "peers" / "ope" / "pipeline.py"
 ROWS, ITEMS, GROUPS, CONTEXT = 4_000, 12, 4, 5
 SLATE_ITEMS, PLACES = 6, 3
 PLAIN = ("ips", "snips", "dm", "dr", "sndr", "mips")
-CLIPS = {
-    "clipped-ips": (2.0, GRID),
-    "switch-dr": (2.0, GRID),
-    "dros": (5.0, GRID),
-    "sg": (0.1, SUBGAUSSIAN_GRID),
-}
-WAYS = {"slope": by_slope, "bound": by_error, "error": by_error}
-"""Their ways to choose a clip, and ours that is nearest to each."""
+CLIPS = {"clipped-ips": 2.0, "dros": 5.0}
 SAME = 1e-9
 
 
@@ -228,10 +218,10 @@ def relative(mine: float, other: float) -> float:
 def compared(
     name: str, log: Decisions | SlateRows, other: Mapping[str, Any], command: Mapping[str, float]
 ) -> list[Row]:
-    """A row for each estimator of a log, and one for each choice of a clip."""
+    """A row for each estimator of a log."""
     evidence, values, rows = log.evidence(), other["values"], list[Row]()
     for estimator, value in values.items():
-        of, clip = ESTIMATORS[estimator], CLIPS.get(estimator, (None,))[0]
+        of, clip = ESTIMATORS[estimator], CLIPS.get(estimator)
         terms = of.score(evidence) if clip is None else of.clipped(evidence, clip)
         mine = float(terms.mean())
         row: Row = {"log": name, "estimator": estimator, "c": clip, "ours": mine, "theirs": value}
@@ -242,10 +232,6 @@ def compared(
             low, high = student_t(terms)
             row |= {"width": other["widths"][estimator] / (high - low)}
         rows.append(row)
-    for key, clip in other.get("chosen", {}).items():
-        estimator, _, way = key.partition(", ")
-        mine = WAYS[way](ESTIMATORS[estimator], evidence)
-        rows.append({"log": name, "estimator": estimator, "way": way, "ours": str(mine), "theirs": str(clip)})
     return rows
 
 
@@ -256,7 +242,9 @@ def _size(differences: list[float]) -> str:
 
 def agreement(results: Path) -> str:
     """The table of the docs: the largest differences of each estimator."""
-    rows = [row for row in newest.read(results, "ope_peers") if not row["way"]]
+    rows = [
+        row for row in newest.read(results, "ope_peers") if row["estimator"] in ESTIMATORS and not row["way"]
+    ]
     lines = []
     for name in dict.fromkeys(row["estimator"] for row in rows):
         here = [row for row in rows if row["estimator"] == name]
@@ -266,32 +254,6 @@ def agreement(results: Path) -> str:
     head = ["estimator", "logs", "largest difference", "of the command", "width of its interval, in ours"]
     about = f"{rows[-1]['peer']}, NumPy {rows[-1]['numpy']}; `python -m benchmarks.ope_peers`"
     return f"{newest.table(head, lines)}\n\n{about}, {newest.origin(rows)}."
-
-
-def choices(results: Path) -> str:
-    """The table of the docs: the clips that both choose."""
-    rows = [row for row in newest.read(results, "ope_peers") if row["way"]]
-    lines = []
-    for log, name in dict.fromkeys((row["log"], row["estimator"]) for row in rows):
-        by = {row["way"]: row for row in rows if (row["log"], row["estimator"]) == (log, name)}
-        cells = [
-            by["slope"]["ours"],
-            by["slope"]["theirs"],
-            by["error"]["ours"],
-            by["error"]["theirs"],
-            by["bound"]["theirs"],
-        ]
-        lines.append([f"`{log}`", f"`{name}`", *(cell.removesuffix(".0") for cell in cells)])
-    head = [
-        "log",
-        "estimator",
-        "SLOPE, ours",
-        "theirs",
-        "error, ours",
-        "theirs",
-        "theirs, by its bound",
-    ]
-    return newest.table(head, lines)
 
 
 def main() -> None:

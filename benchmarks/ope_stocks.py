@@ -31,7 +31,8 @@ from torch import Tensor
 
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
-from recsys_rl.data.tables.item_encoding import ALWAYS, NEVER, StockItem, fitted, then_and_now, there
+from recsys_rl.data.tables.item_encoding import StockItem, fitted
+from recsys_rl.data.timeline import ALWAYS, NEVER, ItemTimeline, without_gone
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.diagnostics import student_t
@@ -134,7 +135,8 @@ def logged(of: Shop, catalogue: Catalogue, logger: Tabled, rows: int, noise: tor
     moments = torch.arange(rows)
     tastes = torch.randint(BRANDS, (rows,), generator=noise)
     context = torch.nn.functional.one_hot(tastes, BRANDS)
-    shown = dataclasses.replace(logger, noise=noise).act(Obs(context, mask=there(catalogue, moments)))
+    there = ItemTimeline.of(catalogue).available_at(moments)
+    shown = dataclasses.replace(logger, noise=noise).act(Obs(context, mask=there))
     clicked = torch.rand(rows, generator=noise) < of.rates[tastes, shown.items[:, 0]]
     interface = Interface(
         (("taste", BRANDS),), (len(of.brands),), signals=("click",), session_length=1, profile=False
@@ -188,7 +190,7 @@ def stocks(logs: int, rows: int, seed: int) -> list[Row]:
         "items of the beginning": Tabled(every.logits.masked_fill(late, -torch.inf)),
         "fond of new items": Tabled(every.logits + late.double()),
     }
-    then = there(catalogue, torch.arange(rows))
+    then = ItemTimeline.of(catalogue).available_at(torch.arange(rows))
     truths = [value(of, policy, then) for policy in policies.values()]
     covered, weights = Counter[tuple[str, str]](), dict.fromkeys(policies, 0.0)
     for number in range(logs):
@@ -223,7 +225,7 @@ GONE = (
     ("the challenger's", 0.2),
 )
 """Which items go after the log, and their share."""
-MASKS: dict[str, Callable[[Catalogue], Catalogue]] = {"then": lambda of: of, "then and now": then_and_now}
+MASKS: dict[str, Callable[[Catalogue], Catalogue]] = {"then": lambda of: of, "then and now": without_gone}
 
 
 def mask(logs: int, rows: int, seed: int) -> list[Row]:

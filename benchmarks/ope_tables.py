@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness.newest import Row, origin, read, table
+from recsys_rl.logs.ope.estimators import ESTIMATORS
 
 CASES = {
     "5 steps": "five steps",
@@ -24,7 +25,11 @@ LABELS = {"fqe": "`fqe`, ridge"}
 
 def coverage(results: Path) -> str:
     """How many intervals of each estimator held the truth, by log and promise."""
-    rows = [row for row in read(results, "ope", ("case",), question="coverage") if row["case"] in CASES]
+    rows = [
+        row
+        for row in read(results, "ope", ("case",), question="coverage")
+        if row["case"] in CASES and row["estimator"] in ESTIMATORS
+    ]
     head = ["log", "effective sample size, k", "promise", "held the truth"]
     body = []
     for case, label in CASES.items():

@@ -1,4 +1,4 @@
-"""The published off-policy table of Open Bandit's small version: relative errors of ten estimators.
+"""The published off-policy table of Open Bandit's small version: relative errors of seven estimators.
 
     python -m benchmarks.open_bandit [--data-dir FOLDER] [--seeds 30] [--json FILE] [--csv FILE] [--smoke]
 
@@ -7,7 +7,7 @@ value is the mean click of its own log, 0.0042. The table has the mean of |estim
 bootstrap samples of the rows, ``spread`` is its standard deviation, and ``published`` is the number of Saito
 et al. 2021. The policy is 1,000,000 draws of 80 Beta variables from the published prior; the three largest
 fill the three places. The reward model is one logistic regression for each place (C = 100), cross-fitted in
-three folds of rows. The clips of switch-dr and dros are chosen by SLOPE, those of clipped-ips and sg by
+three folds of rows. The clip of dros is chosen by SLOPE, that of clipped-ips by
 estimated mean squared error.
 """
 
@@ -38,7 +38,7 @@ PLACES, DRAWS, FOLDS, SEED = 3, 1_000_000, 3, 12345
 CLIPS = (10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 1e4, float("inf"))
 UNCLIPPED = ("dm", "ips", "snips", "dr", "sndr")
 PUBLISHED = {
-    "ips": 0.311, "snips": 0.312, "dm": 0.157, "dr": 0.292, "sndr": 0.302, "switch-dr": 0.258, "dros": 0.160,
+    "ips": 0.311, "snips": 0.312, "dm": 0.157, "dr": 0.292, "sndr": 0.302, "dros": 0.160,
 }  # fmt: skip
 
 
@@ -123,8 +123,6 @@ def estimates(log: OpenBandit, policy: Tensor, rows: Tensor) -> dict[str, float]
     by_name = {name: float(ESTIMATORS[name].score(logged).mean()) for name in UNCLIPPED}
     choices: dict[str, Callable[[Estimator], float]] = {
         "clipped-ips": lambda of: by_error(of, logged),
-        "sg": lambda of: by_error(of, logged),
-        "switch-dr": lambda of: by_slope(of, logged, grid=CLIPS),
         "dros": lambda of: by_slope(of, logged, grid=CLIPS),
     }
     for name, choose in choices.items():
@@ -136,7 +134,7 @@ def estimates(log: OpenBandit, policy: Tensor, rows: Tensor) -> dict[str, float]
 def errors(results: Path) -> str:
     """The mean relative errors of the published estimators."""
     rows = {row["estimator"]: row for row in read(results, "open_bandit")}
-    names = [name for name in ("ips", "snips", "dm", "dr", "sndr", "switch-dr", "dros") if name in rows]
+    names = [name for name in ("ips", "snips", "dm", "dr", "sndr", "dros") if name in rows]
     return ", ".join(f"{name} {float(rows[name]['relative_error']):.3f}" for name in names)
 
 

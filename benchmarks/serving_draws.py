@@ -27,7 +27,7 @@ from benchmarks.harness.load import loop, request_of, run
 from benchmarks.harness.said import checkpoint_in
 from benchmarks.harness.served import Server, running
 from recsys_rl.serving.at_rest.opened_record import Record
-from recsys_rl.serving.decide_again import Replayed, is_same, replay
+from recsys_rl.serving.draw.decide_again import Replayed, is_same, replay
 
 DECISIONS = 4  # of each person
 CONNECTIONS = 32

@@ -35,8 +35,8 @@ from benchmarks.harness.turns import Row
 from recsys_rl.logs.ope.compare import difference, enough
 from recsys_rl.logs.ope.diagnostics import FEW, HEAVY
 from recsys_rl.logs.ope.item_models import of_each_item
-from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.lower import SingleDecisions
+from recsys_rl.logs.ope.result import LOGGED
 from recsys_rl.logs.ope.reward_model import cross_fit, folds_by_user, ridge
 from recsys_rl.logs.ope.rows import plain_row
 from recsys_rl.logs.ope.verdict import Estimates, verdict_on

@@ -87,7 +87,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "loop-shop": loop_own_log.of_shop,
     "foreign": foreign.text,
     "ope-peers": ope_peers.agreement,
-    "ope-peers-clips": ope_peers.choices,
     "verdict-coverage": verdict_coverage.text,
     "verdict-peers": verdict_peers.text,
     "dqn-games": dqn.text,

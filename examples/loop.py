@@ -1,6 +1,6 @@
 """Learn, serve, learn from serving: three rounds with simulated people over HTTP. `make loop` runs it.
 
-    python examples/loop.py --folder loop
+    python -m examples.loop --folder loop
 
 A weak policy is trained and served. In each round people visit the server, `recsys-rl loop` learns candidates
 from its record, judges them, and lets the best one serve a few of the sessions; people visit again, and the
@@ -29,20 +29,20 @@ from typing import Any
 
 import torch
 
+from examples.loop_page.canaries import Band
+from examples.loop_page.judged import Judged
+from examples.loop_page.rounds import Rounds, Visited, write_rounds
 from recsys_rl import make_env, play
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
-from recsys_rl.evaluation.report.canaries import Band
-from recsys_rl.evaluation.report.judged import Judged
-from recsys_rl.evaluation.report.rounds import Rounds, Visited, write_rounds
 from recsys_rl.make import agent_of
+from recsys_rl.serving.draw.versions import files_in
 from recsys_rl.serving.loop.release import Releases
 from recsys_rl.serving.loop.rounds import candidate_in
 from recsys_rl.serving.loop.take_turns import LoopConfig, loop
 from recsys_rl.serving.loop.turn import Judge, Start
 from recsys_rl.serving.loop.visitors import VisitorsConfig, visitors
-from recsys_rl.serving.versions import files_in
 from recsys_rl.training.train import train
 from recsys_rl.utils.files import check_new_folder, sha256_of, write_text
 from recsys_rl.utils.metrics import interval

@@ -17,7 +17,7 @@ from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.data.catalogue import LikesConfig
 from recsys_rl.data.new_users import in_place_of_heldout, new_users
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.errors import FieldError
+from recsys_rl.errors import FieldError, amount
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_kinds, slate_layout
@@ -85,10 +85,12 @@ def make_user_model(config: Config, world: World) -> UserModel:
     """
     user_model: UserModel = config.platform.users(*world, config.env_config)
     available, length = int(world.catalogue.available.sum()), config.env_config.max_episode_steps
+    most = 1 if user_model.repeats else length * user_model.slate_size
+    if world.catalogue.own and most > available:
+        raise _few_now(world.catalogue, available, most)
     if available == 0:
         raise UserError("No item of the catalogue is available: make at least one available.")
-    most = length * user_model.slate_size
-    if not user_model.repeats and most > available:
+    if most > available:
         field = config.platform.slate_field
         raise FieldError(
             "env_config.max_episode_steps",
@@ -97,6 +99,16 @@ def make_user_model(config: Config, world: World) -> UserModel:
             "larger catalogue.",
         )
     return user_model
+
+
+def _few_now(catalogue: Catalogue, available: int, most: int) -> UserError:
+    """The error of a team's place of whose items too few are there now; a session shows ``most``."""
+    known = amount(len({catalogue.id_of(row) for row in range(catalogue.num_items)}), "item")
+    are = "is" if available == 1 else "are"
+    return UserError(
+        f"Of the {known} that the policy knows {available} {are} there now, and a session shows {most}: give "
+        "--items FILE with the items of now, or train on a log of these."
+    )
 
 
 def make_env(

@@ -19,7 +19,7 @@ LEARNED = ("ppo-greedy", "ppo", "a2c-greedy", "a2c", "dqn-greedy", "dqn")
 LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "ranker-greedy": "ranker (gamma 0), greedy",
     "ranker": "ranker (gamma 0)",
-    "searched": "searched (linear forms of all that the policy sees)",
+    "searched": "searched (a longer linear score of all that the policy sees)",
     "rule": "rule (linear, searched)",
     "mmr": "mmr (mf, diversified)",
     "mf": "mf (profile times item)",

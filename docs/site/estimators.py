@@ -54,7 +54,7 @@ def page(made: Estimator) -> str:
 def docs(made: Estimator) -> list[str]:
     """The docstrings of its functions: the score, the weight, the clip."""
     weights = made.weights if made.weights is not estimators.last_weights else None
-    functions = [made.score, weights, made.clip.weight if made.clip else None]
+    functions = [made.score, weights, made.clip]
     return [function.__doc__ for function in functions if function is not None and function.__doc__]
 
 
@@ -62,7 +62,7 @@ def promise(made: Estimator) -> str:
     if made.weights is None:
         return "It uses no weights: its interval does not cover the error of the model."
     if made.clip is not None:
-        grid = ", ".join(f"{clip:g}" for clip in made.clip.grid)
+        grid = ", ".join(f"{clip:g}" for clip in estimators.GRID)
         return f"The clip is chosen on the log, of {grid}: its interval does not cover the error of the clip."
     if estimators.CLUSTERS in made.needs:
         return "Its interval does not cover the error of clusters whose items differ."

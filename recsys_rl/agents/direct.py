@@ -111,9 +111,8 @@ class Direct(NetworkPolicy[DirectConfig]):
         averages, spreads = StepMeans(), StepMeans()
         for minibatch in batch.split(self.config.batch_size):
             obs = self.model.summarised(minibatch.obs)
-            logits, shares = self._answers(replace(minibatch, obs=obs))
+            logits, shares, scores = self._answers(replace(minibatch, obs=obs))
             loss = nn.functional.binary_cross_entropy_with_logits(logits, shares)
-            scores = self.model.own_scores(obs)  # (B, I)
             self.optimizer.zero_grad()
             (loss + self._prior(scores) + self.reward_loss(minibatch, obs)).backward()
             self.optimizer.step()
@@ -130,14 +129,16 @@ class Direct(NetworkPolicy[DirectConfig]):
 
     def loss(self, batch: Transitions) -> Tensor:
         """L of the decisions, a scalar."""
-        return nn.functional.binary_cross_entropy_with_logits(*self._answers(batch))
+        logits, shares, _ = self._answers(batch)
+        return nn.functional.binary_cross_entropy_with_logits(logits, shares)
 
-    def _answers(self, batch: Transitions) -> tuple[Tensor, Tensor]:
-        """The scores z of the shown items and the shares y, (B,) each."""
+    def _answers(self, batch: Transitions) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The scores z of the shown items and the shares y, (B,) each; the items' own scores (B, I)."""
         obs, _ = shown_among(self.model, batch.obs, batch.items, self.generators["policy"])
-        logits = self.model.logits(obs).gather(1, obs.places_of(batch.items)).squeeze(1)
+        logits, own = self.model.logits_and_own(obs)
+        logits = logits.gather(1, obs.places_of(batch.items)).squeeze(1)
         low, high = self.model.span.unbind()
-        return logits, ((batch.rewards - low) / (high - low).clamp_min(1e-8)).clamp(0, 1)
+        return logits, ((batch.rewards - low) / (high - low).clamp_min(1e-8)).clamp(0, 1), own
 
     def _prior(self, scores: Tensor | None) -> Tensor | float:
         """The penalty of the items' own ``scores`` (B, I), the second term of the loss; 0 for None."""

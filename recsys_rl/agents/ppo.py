@@ -1,6 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347), top to bottom.
 
-docs/03_theory_ppo.md derives each formula and lists the implementation details.
+docs/03_theory_ppo.md derives each formula; docs/ppo_details.md lists the implementation details.
 """
 
 from __future__ import annotations

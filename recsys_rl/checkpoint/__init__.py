@@ -19,7 +19,13 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.checks import check
-from recsys_rl.checkpoint.contents import check_finite, interface_of, rebuild, take_apart
+from recsys_rl.checkpoint.contents import (
+    check_finite,
+    interface_of,
+    rebuild,
+    take_apart,
+    without_networks,
+)
 from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.errors import one_line
 from recsys_rl.settings.config import Config, from_dict, to_dict, without_source
@@ -96,11 +102,14 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     sealed.write(path, texts, tensors)
 
 
-def load(path: str | Path, env: str | None = None) -> Checkpoint:
+def load(path: str | Path, env: str | None = None, *, networks: bool = True) -> Checkpoint:
     """Read a checkpoint of ``save``.
 
-    ``env``: the environment that the user typed. A checkpoint may import a module only if it names this one.
-    It imports no module of an algorithm: this program has imported it before.
+    Args:
+        env: the environment that the user typed. A checkpoint may import a module only if it names this one.
+            It imports no module of an algorithm: this program has imported it before.
+        networks: False: its policy is not wanted, but its interface, items and users (``without_networks`` in
+            contents.py); so one whose networks this version refuses can be read, too.
 
     Raises UserError, in one sentence, if the file is not a whole and valid checkpoint. The error names the
     previous checkpoint if that one is valid. A pickle is recognised and never opened.
@@ -109,12 +118,12 @@ def load(path: str | Path, env: str | None = None) -> Checkpoint:
     if not path.name:  # "." and "/"
         raise UserError(f"{path} is not a file: train first, or check the path.")
     try:
-        return _assemble(*sealed.read(path), env)
+        return _assemble(*sealed.read(path), env, networks)
     except Refused as refused:
         mend = refused.mend
         before = previous(path.resolve() if path.is_symlink() else path)  # beside the file itself
         with contextlib.suppress(Refused):
-            _assemble(*sealed.read(before), env)
+            _assemble(*sealed.read(before), env, networks)
             mend = f"{mend}, or give {before}, the whole checkpoint before it"
         raise UserError(f"{path} {refused.cause}: {mend}.") from refused
 
@@ -140,7 +149,9 @@ def restoring() -> Iterator[None]:
         ) from error
 
 
-def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str | None) -> Checkpoint:
+def _assemble(
+    texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str | None, networks: bool
+) -> Checkpoint:
     sections: dict[str, dict[str, Tensor]] = {name: {} for name in (*_TENSORS, "catalogue", "population")}
     for name in sorted(tensors):
         section, _, rest = name.partition(".")
@@ -163,7 +174,8 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
         )
         raise Refused(f"was trained by {name}, which imports a module", mend)
     try:
-        config = from_dict(Config, without_source(texts["config"]))
+        settings = without_source(texts["config"])
+        config = from_dict(Config, settings if networks else without_networks(settings))
     except UserError as error:
         raise Refused(f"holds settings that this version can't use ({str(error).rstrip('.')})") from error
     checkpoint = Checkpoint(
@@ -181,5 +193,5 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
         experience=sections["experience"],
         generators=sections["generators"],
     )
-    check(checkpoint)
+    check(checkpoint, networks)
     return checkpoint

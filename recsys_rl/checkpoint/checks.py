@@ -25,8 +25,11 @@ _NUMBERS = {
 """Whole numbers of the facts: the least, the most, and the text of the refusal."""
 
 
-def check(checkpoint: Checkpoint) -> None:
-    """Raise Refused for a checkpoint whose parts contradict each other."""
+def check(checkpoint: Checkpoint, networks: bool = True) -> None:
+    """Raise Refused for a checkpoint whose parts contradict each other.
+
+    ``networks``: False: whatever its policy is.
+    """
     check_finite("agent", checkpoint.agent)
     for name, state in checkpoint.generators.items():
         if state.dtype != torch.uint8 or state.ndim != 1:
@@ -34,17 +37,30 @@ def check(checkpoint: Checkpoint) -> None:
     _check_info(checkpoint.info)
     _check_world(checkpoint)
     config, interface = checkpoint.config, checkpoint.interface
-    _check_sizes(config, interface, checkpoint.agent)
+    if networks:
+        _check_networks(config, interface, checkpoint.agent)
+    items = sum(interface.action_sizes)
+    steps = getattr(config.env_config, "max_episode_steps", interface.session_length)
+    if interface.session_length != steps or (config.platform.users and interface.slate_size > items):
+        raise Refused(
+            f"holds an 'interface' of {interface.session_length} steps of {interface.slate_size} items, and "
+            f"its settings say {steps} steps with {items} items"
+        )
+
+
+def _check_networks(config: Config, interface: Interface, agent: Mapping[str, Tensor]) -> None:
+    """Raise Refused for weights that are too few, or of networks of an earlier version."""
+    _check_sizes(config, interface, agent)
     encoder = config.model_config.encoder
-    expects = any(name.startswith("model.next_signals.") for name in checkpoint.agent)
+    expects = any(name.startswith("model.next_signals.") for name in agent)
     if encoder == "transformer" and interface.signals and not expects:
         raise Refused(f"holds a {encoder} of an earlier version, which expected no signals", "train again")
     towers, rewards = (f"model.head.{name}" for name in ("votes", "expected.scale"))
-    if towers in checkpoint.agent and rewards not in checkpoint.agent:
+    if towers in agent and rewards not in agent:
         raise Refused(
             "holds a two-tower head of an earlier version, which expected no rewards", "train again"
         )
-    if encoder == "deep-sets" and interface.history_length and "model.encoder.keep" not in checkpoint.agent:
+    if encoder == "deep-sets" and interface.history_length and "model.encoder.keep" not in agent:
         raise Refused(f"holds {encoder} of an earlier version, which had no stocks", "train again")
 
 
@@ -129,12 +145,6 @@ def _check_sizes(config: Config, interface: Interface, agent: Mapping[str, Tenso
         raise Refused(
             f"holds fewer weights than its settings need (hidden_dims {layers[1:]}, history_length "
             f"{interface.history_length})"
-        )
-    steps = getattr(config.env_config, "max_episode_steps", interface.session_length)
-    if interface.session_length != steps or (config.platform.users and interface.slate_size > items):
-        raise Refused(
-            f"holds an 'interface' of {interface.session_length} steps of {interface.slate_size} items, and "
-            f"its settings say {steps} steps with {items} items"
         )
 
 

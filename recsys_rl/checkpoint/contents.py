@@ -17,6 +17,8 @@ from torch import Tensor
 
 from recsys_rl.checkpoint.sealed import Refused
 from recsys_rl.data.item_table import open_table, table_sha256
+from recsys_rl.settings.fields import build
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import (
     Catalogue,
     Interface,
@@ -29,6 +31,8 @@ from recsys_rl.types import (
     tensors_of,
 )
 
+FIRST_STAGE = ("candidates", "explore_rate", "index")
+"""The settings of networks that tell which items a policy could show."""
 MOST = 10**9  # items, and numbers of any size or length
 # The types of the fields of Catalogue and Population in types.py; all other tensors are float32.
 _DTYPES = dict.fromkeys(("item_ids", "user_ids", "train", "heldout"), torch.int64) | {"available": torch.bool}
@@ -45,6 +49,21 @@ def take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str, 
     if isinstance(noun, Catalogue):
         texts["features"] = [dataclasses.asdict(feature) for feature in noun.features]
     return texts, tensors
+
+
+def without_networks(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as in a file, without those of the training and of the networks but for the first stage.
+
+    The others are default ones, so that no network can be built from them. Raises UserError.
+    """
+    of_network, of_agent = (
+        section if isinstance(section, Mapping) else {}
+        for section in (settings.get("model_config"), settings.get("agent_config"))
+    )
+    first_stage = {name: of_network[name] for name in FIRST_STAGE if name in of_network}
+    discount = {name: of_agent[name] for name in ("gamma",) if name in of_agent}
+    kept = {name: value for name, value in settings.items() if name != "train_config"}
+    return {**kept, "model_config": build(ModelConfig, first_stage), "agent_config": discount}
 
 
 def interface_of(fields: Mapping[str, Any]) -> Interface:

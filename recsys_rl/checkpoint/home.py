@@ -20,16 +20,18 @@ from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.settings.names import names_a_module
 
 
-def load_at_home(path: str | Path, env: str | None = None, platform: str = "") -> Checkpoint:
+def load_at_home(
+    path: str | Path, env: str | None = None, platform: str = "", *, networks: bool = True
+) -> Checkpoint:
     """The checkpoint at ``path``, of the platform behind the log if it was trained in learned users.
 
     Args:
-        env: as of ``load``; the platform of a log that imports a module must be the one of ``env``.
+        env, networks: as of ``load``; the platform of a log that imports a module must be the one of ``env``.
         platform: that of a log beside the checkpoint. One of learned users' own decisions keeps these users.
 
     Raises the errors of ``load``.
     """
-    checkpoint = load(path, env)
+    checkpoint = load(path, env, networks=networks)
     home = checkpoint.info.get("home")
     if not home or checkpoint.config.env == platform:
         return checkpoint

@@ -15,16 +15,8 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import config_at_home
-from recsys_rl.data.tables.item_encoding import (
-    ALWAYS,
-    NEVER,
-    Clock,
-    ItemEncoding,
-    StockItem,
-    clock_of,
-    fitted,
-    items_of,
-)
+from recsys_rl.data.tables.item_encoding import ItemEncoding, StockItem, fitted, items_of
+from recsys_rl.data.timeline import ALWAYS, NEVER, Clock, clock_of
 from recsys_rl.errors import UserError
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World
@@ -44,6 +36,27 @@ def encoding_of(checkpoint: Checkpoint) -> ItemEncoding:
             "your own, with these items."
         )
     return encoding
+
+
+def check_new_items(checkpoint: Checkpoint) -> None:
+    """Raise UserError for a policy that can't know items beside those of its training."""
+    if checkpoint.config.model_config.head == "dense":
+        raise UserError(
+            "--items: the dense head of this policy has one logit for each of its own "
+            f"{checkpoint.catalogue.num_items:,} items: train with --head two-tower or --head scorer."
+        )
+    if columns := checkpoint.interface.user_columns:
+        raise UserError(
+            f"--items: this policy reads {', '.join(columns)} of each user, which tells nothing of new "
+            "items: train again with these items."
+        )
+
+
+def item_column(checkpoint: Checkpoint) -> str:
+    """The name of the column of items in the log of a policy of a team's own place."""
+    config = _own(checkpoint)
+    assert config.platform.tables is not None
+    return config.platform.tables.columns(config.env_config).get("item", "item")
 
 
 def _own(checkpoint: Checkpoint) -> Config:

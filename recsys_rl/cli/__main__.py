@@ -1,4 +1,4 @@
-"""Entry point for launch.py, and for `torchrun --nproc-per-node 2 -m recsys_rl.cli train`."""
+"""The entry point for `torchrun --standalone --nproc-per-node 2 -m recsys_rl.cli train`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from recsys_rl.cli.parse import checked, latest_checkpoint, parse, peek
+from recsys_rl.cli.parse import checked, parse
 from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.evaluate import evaluate
@@ -17,10 +17,11 @@ from recsys_rl.evaluation.options import EvaluateConfig
 TEXT = """Evaluate a checkpoint: its policy and each baseline play one whole session with every held-out user.
 
 Examples:
-  recsys-rl evaluate                                      checkpoints/ppo.pt
+  recsys-rl evaluate                                      the checkpoint of the latest run
   recsys-rl evaluate --algo a2c --json table.json         checkpoints/a2c.pt, table to a file
   recsys-rl evaluate old.pt --report                      report.html in the folder of old.pt
   recsys-rl evaluate ppo.pt ranker.pt                     both in one table, with their difference
+  recsys-rl evaluate --algo my_agent:ALGORITHM own.pt ppo.pt   your own algorithm beside ours
   recsys-rl evaluate --users newcomers.csv                new people, from a log of their events
   recsys-rl evaluate --policy linucb --policy lints       with two bandits, which explore in the session
   recsys-rl evaluate --strangers --policy linucb          people without a profile
@@ -75,15 +76,13 @@ def evaluate_options(argv: list[str]) -> EvaluateConfig:
 
 
 def _typed(argv: list[str]) -> EvaluateOptions:
-    given = peek(argv, "checkpoint")
-    default = EvaluateOptions(checkpoint=latest_checkpoint(argv))
-    options = parse(EvaluateOptions, default, argv, "recsys-rl evaluate", TEXT)
+    options = parse(EvaluateOptions, EvaluateOptions(), argv, "recsys-rl evaluate", TEXT)
     if "" in options.files:
         raise UserError(
-            f"A checkpoint has the empty name '': give the path of a file, or none for {default.checkpoint}."
+            "A checkpoint has the empty name '': give the path of a file, or none for the latest."
         )
-    if options.files and given.checkpoint is not None:
+    if options.files and options.checkpoint is not None:
         raise UserError(
-            f"{options.files[0]} and --checkpoint {given.checkpoint} are given: name all files in one way."
+            f"{options.files[0]} and --checkpoint {options.checkpoint} are given: name all files in one way."
         )
     return options

@@ -10,7 +10,7 @@ TEXT = """Write the scores of a policy as an ONNX file, for a server in another 
 of its items and users as a file of NumPy.
 
 Examples:
-  recsys-rl export --onnx policy.onnx                                  checkpoints/ppo.pt
+  recsys-rl export --onnx policy.onnx                                  the latest policy
   recsys-rl export --checkpoint runs/first/ppo.pt --onnx policy.onnx
   recsys-rl export --vectors vectors.npz
 

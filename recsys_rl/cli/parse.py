@@ -12,7 +12,8 @@ import tyro
 from recsys_rl.agents import AGENTS
 from recsys_rl.errors import UserError
 from recsys_rl.settings.fields import did_you_mean
-from recsys_rl.settings.names import DEFAULT_ALGO, checkpoint_name, names_an_algorithm
+from recsys_rl.settings.names import names_an_algorithm
+from recsys_rl.training import folder as folders
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ def checked(config: type[T], options: Any) -> T:
 
 
 def latest_checkpoint(argv: list[str]) -> str:
-    """The checkpoint of the latest run of ``--algo``, or of the default algorithm."""
-    algo = peek(argv, "algo").algo or DEFAULT_ALGO
-    known = algo in AGENTS or names_an_algorithm(algo)
-    return f"checkpoints/{checkpoint_name(algo if known else DEFAULT_ALGO)}"
+    """The checkpoint of the latest run, or of the latest one of ``--algo``."""
+    algo = peek(argv, "algo").algo
+    known = algo is not None and (algo in AGENTS or names_an_algorithm(algo))
+    return str(folders.latest_checkpoint(algo if known else None))

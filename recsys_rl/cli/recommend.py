@@ -12,7 +12,7 @@ from recsys_rl.recommender.recommend import RecommendConfig, recommend
 TEXT = """Print the recommendations of a trained policy for one person, or write those for many users.
 
 Examples:
-  recsys-rl recommend --user 42                        a user of the data, with checkpoints/ppo.pt
+  recsys-rl recommend --user 42                        a user of the data, with the latest policy
   recsys-rl recommend --like "Toy Story" --like Alien  a new user, from titles or beginnings of titles
   recsys-rl recommend --users all --out lists.parquet  every user of the data
   recsys-rl recommend --user 42 --seen plays.csv       without the items of their events in plays.csv

@@ -15,7 +15,6 @@ import tyro
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.parse import checked, parse, peek
 from recsys_rl.cli.tasks import TaskOptions, shared_by, tasks_in
-from recsys_rl.distributed.launch import is_first, launch, size_of_run
 from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.settings.config import (
@@ -41,6 +40,7 @@ from recsys_rl.settings.names import (
     source_of,
 )
 from recsys_rl.training import folder as folders
+from recsys_rl.training.ranks import is_first, size_of_run
 from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import parse_seeds
 
@@ -56,7 +56,6 @@ Examples:
   recsys-rl train --config run.toml --lr 1e-3     the settings of a file, with another learning rate
   recsys-rl train --algo bc --env satiation --log log.parquet     clone the policy that made a log
   recsys-rl train --algo cql --env satiation --log log.parquet    learn a better policy from that log
-  recsys-rl train --num-processes 2               two processes that average their gradients
   recsys-rl train --seeds 0-4                     five runs, one after another
   recsys-rl train --seeds 0-19 --jobs 8           twenty runs, eight at a time
   recsys-rl train --resume                        resume the latest run, behind checkpoints/ppo.pt
@@ -89,6 +88,7 @@ class RunOptions(TrainConfig):
     limit: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
+    num_processes: tyro.conf.Suppress[tyro.conf.Fixed[int]] = 1
 
 
 class Job(NamedTuple):
@@ -100,6 +100,7 @@ class Job(NamedTuple):
     note: str = ""  # message to the user about the settings
     lists_limits: bool = False  # --limit help: print the streams of the platform in place of training
     tasks: TaskOptions = TaskOptions()  # the processes that share the seeds
+    quiet: bool = False
 
     def configs(self) -> list[Config]:
         """The settings of each seed. The link of init_from is followed once, as each run changes it."""
@@ -115,22 +116,19 @@ def run(argv: list[str]) -> None:
     if started > 1:  # torch would print fifty lines; we print one sentence
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     job = train_options(argv)
-    launching = started == 1 and job.config.train_config.num_processes > 1
-    if job.note and not launching and is_first():
+    if job.note and is_first():
         print(job.note, file=sys.stderr)
     if job.lists_limits:
         from recsys_rl.training.about_run import list_streams
 
         list_streams(job.config)
     elif job.seeds:
-        _train_seeds(argv, job, launching, started)
-    elif launching:
-        launch(_argv_of_rank(argv, job, job.config), job.config.train_config.num_processes)
+        _train_seeds(job, started)
     else:
-        _train_here(job.config, job.folder, started > 1)
+        _train_here(job.config, job.folder, started > 1, job.quiet)
 
 
-def _train_seeds(argv: list[str], job: Job, launching: bool, started: int) -> None:
+def _train_seeds(job: Job, started: int) -> None:
     """Train the runs of all seeds, one after another or in the processes that share them."""
     if started > 1:
         raise UserError("--seeds does not work with torchrun: start one run for each seed, with --seed.")
@@ -141,65 +139,36 @@ def _train_seeds(argv: list[str], job: Job, launching: bool, started: int) -> No
         from recsys_rl.training.train_seeds import train_seeds
 
         with shared_by(job.tasks, configs[0].train_config.threads) as map_tasks:
-            train_seeds(configs, map_tasks)
+            train_seeds(configs, map_tasks, job.quiet)
         return
     for number, config in enumerate(configs, 1):
         try:
-            if launching:
-                launch(_argv_of_rank(argv, job, config), config.train_config.num_processes)
-            else:
-                _train_here(config, None, False)
+            _train_here(config, None, False, job.quiet)
         except (KeyboardInterrupt, UserError):
             if rest := ", ".join(str(later.train_config.seed) for later in configs[number:]):
                 print(f"Seeds not started: {rest}", file=sys.stderr)
             raise
 
 
-def _train_here(config: Config, folder: Path | None, in_group: bool) -> None:
+def _train_here(config: Config, folder: Path | None, in_group: bool, quiet: bool) -> None:
     """Train one run, or this process's part of it; ``folder`` is the folder of a run to resume."""
     from recsys_rl.training.train import Interrupted, train
 
     try:
         if not in_group:
-            train(config, folder is not None, folder=folder, latest=True)
+            train(config, folder is not None, folder=folder, latest=True, quiet=quiet)
             return
         from recsys_rl.distributed.group import join, sized
         from recsys_rl.training.run import choose_device
 
         config = sized(config)
         with join(choose_device(config.train_config.device).type == "cuda") as ranks:
-            train(config, folder is not None, ranks, folder=folder, latest=True)
+            train(config, folder is not None, ranks, folder=folder, latest=True, quiet=quiet)
     except Interrupted as stop:
         if is_first():
             with contextlib.suppress(OSError):  # the terminal may be closed
                 print(stop, file=sys.stderr)
         raise KeyboardInterrupt from None
-
-
-def _argv_of_rank(argv: list[str], job: Job, config: Config) -> list[str]:
-    """The options for the processes of one run: its seed, name and weights, or its folder to resume."""
-    settings = config.train_config
-    if job.folder is not None:
-        return [*_without(argv, ("run",), ("resume",)), "--run", str(job.folder)]
-    if job.seeds:
-        options = {"seed": settings.seed, "name": settings.name, "init-from": settings.init_from}
-        own = {name: str(value) for name, value in options.items() if value is not None}
-        words = [word for name, value in own.items() for word in (f"--{name}", value)]
-        return [*_without(argv, ("seeds", *own)), *words]
-    return argv
-
-
-def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] = ()) -> list[str]:
-    """``argv`` without these flags, and without these options and their values."""
-    rest, words = [], iter(argv)
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if name.removeprefix("--").replace("_", "-") in options and name.startswith("--"):
-            if not equals:
-                next(words, None)
-        elif not (name.startswith("--") and name.removeprefix("--") in flags):
-            rest.append(word)
-    return rest
 
 
 def train_options(argv: list[str]) -> Job:
@@ -247,7 +216,7 @@ def _job(options: Any, argv: list[str], folder: Path | None, note: str) -> Job:
     config = Config(**{**sections, "train_config": of_run})
     alone = options.seeds is None and options.jobs == 1 and options.on is None
     seeds, tasks = ((), TaskOptions()) if alone else _several(options, argv, config)
-    return Job(config, folder, seeds, note, lists_limits, tasks)
+    return Job(config, folder, seeds, note, lists_limits, tasks, options.quiet)
 
 
 def _resumed(peeked: Any, argv: list[str], named: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -311,7 +280,7 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         of_run = {**of_run, "limit": ()}
     sections["train_config"] = RunOptions(**of_run)
 
-    values = {"algo": algo, "env": env, **sections, "resume": False}
+    values = {"algo": algo, "env": env, **sections, "resume": False, "quiet": False}
     kinds = NAMES | {name: type(section) for name, section in sections.items()} | OF_COMMAND
     fields = [(name, kind, values.get(name)) for name, kind in kinds.items()]
     cls = dataclasses.make_dataclass("TrainOptions", fields, bases=(TaskOptions,), frozen=True)
@@ -339,6 +308,9 @@ OF_COMMAND = {
     ),
     "seeds": _typed(str | None, "Train one run for each of these seeds, one after another: 0-4, or 0,2,5."),
     "resume": _typed(bool, "Resume the latest run, behind checkpoints/<algo>.pt, with its own settings."),
+    "quiet": _typed(
+        bool, "Print nothing about the run, and judge no policy on the held-out side of its log."
+    ),
 }
 """The options of the command before and after the settings."""
 
@@ -409,13 +381,12 @@ def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> 
 def _several(options: Any, argv: list[str], config: Config) -> tuple[tuple[int, ...], TaskOptions]:
     """The seeds of several runs, and the processes that share them. Raises UserError if they don't fit."""
     tasks, each = tasks_in(options), config.train_config
-    alone, shared = options.seeds is None, tasks != TaskOptions()
+    alone = options.seeds is None
     check_used(
-        ("jobs", alone and tasks.jobs > 1, "only with --seeds; --num-processes shares one run"),
+        ("jobs", alone and tasks.jobs > 1, "only with --seeds"),
         ("on", alone and tasks.on is not None, "only with --seeds"),
         ("seed", peek(argv, "seed").seed is not None, "--seeds gives several"),
         ("record", each.record is not None, "--seeds makes several runs, and each needs its own folder"),
-        ("num_processes", shared and each.num_processes > 1, "--jobs and --on train a seed in one process"),
     )
     return parse_seeds(options.seeds), tasks
 

@@ -19,11 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from recsys_rl.distributed.launch import LOST, size_of_run
 from recsys_rl.settings.config import Config
-from recsys_rl.training.ranks import Ranks
+from recsys_rl.training.ranks import Ranks, size_of_run
 from recsys_rl.types import UserError
 
+LOST = 3
+"""Exit code of a rank that lost the others: another one failed first."""
 JOIN_WITHIN = timedelta(seconds=60)
 """The time limit of the first exchange."""
 # The time limit of every other. The other ranks wait that long for rank 0, because only rank 0 evaluates
@@ -79,16 +80,10 @@ def local_rank() -> int:
 
 
 def sized(config: Config) -> Config:
-    """``config`` with the number of processes that were started.
-
-    Raises UserError if ``config`` has another number above 1.
-    """
+    """``config`` with the number of processes that were started; ``train`` refuses another one of a run."""
     settings, size = config.train_config, size_of_run()
-    if settings.num_processes not in (1, size):
-        raise UserError(
-            f"--num-processes is {settings.num_processes}, but {size} processes were started: omit it, or "
-            f"start {settings.num_processes}."
-        )
+    if settings.num_processes > 1:
+        return config
     return dataclasses.replace(config, train_config=dataclasses.replace(settings, num_processes=size))
 
 
@@ -103,7 +98,7 @@ def join(cuda: bool) -> Iterator[Ranks]:
         if cuda and local_rank() >= torch.cuda.device_count():
             raise UserError(
                 f"This machine has {torch.cuda.device_count()} CUDA devices and needs one for each process: "
-                "lower --num-processes, or use --device cpu."
+                "start fewer, or use --device cpu."
             )
         dist.init_process_group("gloo", timeout=JOIN_WITHIN)
         if cuda:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint import Checkpoint, previous
 from recsys_rl.data.event_file import read_events
 from recsys_rl.evaluation.options import PeopleFile
 from recsys_rl.make import with_new_users
@@ -36,6 +36,15 @@ class Entry:
     def config(self) -> Config:
         """The settings of the training."""
         return (self.trained or self.checkpoint).config
+
+
+def without_previous(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The files but those that a training keeps of its checkpoint before the last, and these.
+
+    Such a file is left out only beside its successor: a pattern of names finds both.
+    """
+    before = {previous(path) for path in paths}
+    return [path for path in paths if path not in before], [path for path in paths if path in before]
 
 
 def tables(entries: Sequence[Entry]) -> list[list[Entry]]:

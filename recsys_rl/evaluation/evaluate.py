@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
 from recsys_rl.errors import one_line
-from recsys_rl.evaluation.checkpoints import Entry, about_people, tables, with_people
+from recsys_rl.evaluation.checkpoints import Entry, about_people, tables, with_people, without_previous
 from recsys_rl.evaluation.custom import named
 from recsys_rl.evaluation.options import EvaluateConfig, options_of, output_files
 from recsys_rl.evaluation.play import Stopped, play_all
@@ -48,6 +48,7 @@ def evaluate(
     checkpoints: EvaluateConfig | str | Path | Sequence[str | Path] | None = None,
     *,
     policies: object = (),
+    quiet: bool = False,
     map_tasks: MapTasks = in_this_process,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -59,9 +60,11 @@ def evaluate(
     played in its own world, and the table holds means over seeds (evaluation/table.py).
 
     Args:
-        checkpoints: one file or several, or all settings as an EvaluateConfig; none: checkpoints/ppo.pt.
+        checkpoints: one file or several, or all settings as an EvaluateConfig; none: that of the latest run.
+            A ``ppo.prev.pt`` beside its ``ppo.pt`` is left out.
         policies: your own policies for the table, one or several: objects as ``--policy`` takes them, in a
             dict to name their rows, or texts "module:NAME".
+        quiet: print nothing.
         map_tasks: plays the table of each seed, or does the searches of a single table.
         settings: fields of EvaluateConfig.
 
@@ -70,6 +73,13 @@ def evaluate(
     prints the rows that were finished, writes no file, and raises KeyboardInterrupt.
     """
     options = options_of(checkpoints, settings)
+    if not quiet:
+        return _evaluate(options, policies, map_tasks)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return _evaluate(options, policies, map_tasks)
+
+
+def _evaluate(options: EvaluateConfig, policies: object, map_tasks: MapTasks) -> dict[str, Any]:
     device = choose_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -156,7 +166,12 @@ def _estimates(options: EvaluateConfig, entries: Sequence[Entry]) -> dict[str, A
 
 def _groups(options: EvaluateConfig) -> list[list[Entry]]:
     """The checkpoints of each table, in the world and with the people of the options. Raises UserError."""
-    entries = [Entry(Path(path), _load(Path(path), options)) for path in options.paths]
+    paths, left_out = without_previous([Path(path) for path in options.paths])
+    if left_out:
+        print(f"left out: {', '.join(map(one_line, left_out))}, which a later file replaced", file=sys.stderr)
+    entries = [Entry(path, _load(path, options)) for path in paths]
+    if options.algo is not None and options.algo not in {entry.config.algo for entry in entries}:
+        check_algo(entries[0].path, entries[0].checkpoint, options.algo)
     if options.behaviour is not None:
         path = Path(options.behaviour)
         entries.append(Entry(path, load(path, options.env)))
@@ -310,11 +325,9 @@ def _round(group: Sequence[Entry], play: PlayRound) -> _Round:
 
 
 def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
-    """Load the checkpoint. Raises UserError if it is of another algorithm or environment than typed."""
+    """Load the checkpoint. Raises UserError if it is of another environment than typed."""
     checkpoint = load(path, options.env)
     env = checkpoint.config.env
-    if options.algo is not None:
-        check_algo(path, checkpoint, options.algo)
     if options.env is not None and options.env != env:
         raise UserError(
             f"{path} was trained on {env}, not on {options.env}: leave --env out, or give another file."

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from recsys_rl.data.tables.columns import EventFile
 from recsys_rl.evaluation.rivals.linear_bandit import BANDITS
 from recsys_rl.settings.fields import CountOrZero, Finite, Range, build, check_fields, check_used, shown
-from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of, platform_of
+from recsys_rl.settings.names import algorithm_of, platform_of
 from recsys_rl.settings.shared import Seed
-from recsys_rl.training.folder import nearby
+from recsys_rl.training.folder import latest_checkpoint, nearby
 from recsys_rl.training.worlds import check_world
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_writable
@@ -34,11 +34,12 @@ class PeopleFile(EventFile):
 class EvaluateConfig(PeopleFile):
     """One evaluation of one or more checkpoints."""
 
-    checkpoint: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt"
-    """The file to evaluate. Catalogue, settings and weights come from it."""
+    checkpoint: str | Path | None = None
+    """The file to evaluate: catalogue, settings and weights come from it. By default that of the latest run.
+    """
     algo: str | None = None
-    """Reject a checkpoint of another algorithm. Required if its name holds a module. Without --checkpoint,
-    evaluate the latest checkpoint of this algorithm."""
+    """Refuse a table without a checkpoint of this algorithm. Required if its name holds a module. Without a
+    file, evaluate the latest checkpoint of this algorithm."""
     env: str | None = None
     """Reject a checkpoint of another environment. Required if its name holds a module (gym:module:Id)."""
     seed: Seed = 0
@@ -96,7 +97,9 @@ class EvaluateConfig(PeopleFile):
     @property
     def paths(self) -> tuple[str | Path, ...]:
         """The checkpoints of the table."""
-        return self.files or (self.checkpoint,)
+        if self.files:
+            return self.files
+        return (latest_checkpoint(self.algo) if self.checkpoint is None else self.checkpoint,)
 
     @property
     def bandits(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ With p = softmax(l), a the alternative taken and H the entropy, the derivatives 
 
     d log p_a / d l_j = [j = a] - p_j        d H / d l_j = -p_j (log p_j + H)
 
-(docs/03_theory_ppo.md derives them). Autograd through log_softmax, gather and entropy makes a dozen passes
+(docs/ppo_details.md derives them). Autograd through log_softmax, gather and entropy makes a dozen passes
 over (N, K, A) numbers; compiled/kernels.c needs one pass forwards and one backwards. Autograd is used where
 the compiled loops can't be.
 """

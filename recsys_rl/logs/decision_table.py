@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recsys_rl.data.tables.cells import spread, tensor_of
 from recsys_rl.data.tables.findings import NUMBERS, Words, in_words, names_of, words_of
-from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items, read_items
+from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items, read_item_files, read_items
 from recsys_rl.data.tables.layout import roles_of
 from recsys_rl.data.tables.read import TableFile
 from recsys_rl.data.tables.schema import (
@@ -37,7 +37,7 @@ from recsys_rl.errors import one_line, short
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
-from recsys_rl.logs.intervals import items_of_log
+from recsys_rl.logs.intervals import item_files
 from recsys_rl.types import Catalogue, Interface, UserError
 
 WINDOW = 50  # items of the history that reward models see
@@ -72,23 +72,23 @@ def read_table(
 ) -> DecisionTable:
     """Read and check the file at ``path``, or several files as one table of whole sessions each.
 
-    ``given`` names columns by role, ``items`` is a file about the items. ``fill``: columns context.NAME may
-    have gaps.
+    ``given`` names columns by role, ``items`` is a file about the items, which comes before those beside
+    exports of a record. ``fill``: columns context.NAME may have gaps.
 
     Raises UserError for the first mistake, with its row.
     """
     paths = [path] if isinstance(path, str | Path) else path
     table = open_tables(paths, separator)
-    items = items_of_log([*map(str, paths)]) if items is None else items  # of an export of a record
+    files = item_files([*map(str, paths)], items)
     with in_words(words_of(table)):
-        read = _read(table, given or {}, items, fill)
+        read = _read(table, given or {}, files, fill)
     # Without the text, which may be large: the file is opened again for an error.
     words: Words = {"row": lambda row: words_of(open_tables(paths, separator))["row"](row)}
     return dataclasses.replace(read, words=names_of(words, read.items, read.sessions))
 
 
 def _read(
-    table: TableFile, given: Mapping[str, str | None], items: str | Path | None, fill: bool
+    table: TableFile, given: Mapping[str, str | None], items: Sequence[str], fill: bool
 ) -> DecisionTable:
     path, name = table.path, one_line(table.path)
     read, signals, notes = _opened(table, given)
@@ -98,7 +98,7 @@ def _read(
     offered = read.ids("candidates") if "candidates" in columns else None
     parts = [lists.explode() for lists in (shown, offered) if lists is not None]
     every = pl.concat([*parts, pl.Series(read.named_items, dtype=pl.String)]).unique()
-    if items is not None and (of_file := read_items(items, columns["item"], True)).clock:
+    if items and (of_file := read_item_files(items, columns["item"], True)).clock:
         every = pl.concat([every, pl.Series(of_file.ids, dtype=pl.String)]).unique()  # they could be shown
     names, text_ids = ordered_ids(every)
     texts = tuple(map(str, names))
@@ -149,14 +149,14 @@ def _read(
 
 
 def facts_of_items(
-    items: str | Path | None, own: TableFile | None, item_column: str, text_ids: bool
+    items: Sequence[str], own: TableFile | None, item_column: str, text_ids: bool
 ) -> ItemFacts:
-    """The facts in the file of ``items``, else in the log's ``own`` table of them, else none.
+    """The facts in the files of ``items``, else in the log's ``own`` table of them, else none.
 
     ``item_column``: of the log, whose name the file may have too. Raises UserError.
     """
-    if items is not None:
-        return read_items(items, item_column, text_ids)
+    if items:
+        return read_item_files(items, item_column, text_ids)
     return ItemFacts() if own is None else read_items(own, "item", text_ids)
 
 
@@ -211,14 +211,8 @@ def _there(read: Table, names: Sequence[Any], facts: ItemFacts) -> Tensor | None
     if facts.clock == "time" and "time" not in read.columns:
         return None
     moments = read.values("stock").long() if facts.clock == "stock" else read.times()
-    of_id: dict[Any, list[tuple[int, int]]] = {}
-    for key, period in facts.periods.items():
-        of_id.setdefault(facts.former.get(key, key), []).append(period)
     known, row = moments.unique(return_inverse=True)  # (U,), (E,)
-    could = torch.zeros(len(known), len(names), dtype=torch.bool)
-    for item, name in enumerate(names):
-        for since, until in of_id.get(name, [(int(known[0]), int(known[-1]) + 1)]):
-            could[:, item] |= (since <= known) & (known < until)
+    could = facts.timeline(names).ids_available_at(known)  # (U, C)
     width = int(could.sum(1).max())
     places = could.int().argsort(dim=1, descending=True, stable=True)[:, :width]
     found: Tensor = places.masked_fill(~could.gather(1, places), -1)[row]

@@ -18,18 +18,38 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.read import ITEMS_OF, files_of, items_beside, parsing
-from recsys_rl.errors import UserError, one_line
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, with_columns
 
 KEY = "recsys-rl.interval"
 """The key of [since, until] in the metadata of a Parquet file."""
+LATE = "recsys-rl.late-feedback"
+"""The key of the number of decisions whose feedback came after the next decision of their session."""
 Numbers = tuple[int, int]
 """The numbers of the record's rows in (since, until]."""
 
 
-def metadata_of(numbers: Numbers) -> dict[str, str]:
-    """The metadata of a file that holds these rows."""
-    return {KEY: json.dumps(numbers)}
+def metadata_of(numbers: Numbers, late: int = 0) -> dict[str, str]:
+    """The metadata of a file that holds these rows; ``late``: the number of LATE."""
+    return {KEY: json.dumps(numbers)} | ({LATE: str(late)} if late else {})
+
+
+def late_feedback(paths: Sequence[str]) -> int:
+    """The number of LATE of a log at these paths; 0 for files that are no exports. Raises UserError."""
+    files = [file for path in paths for file in files_of(Path(path)) if file.suffix == ".parquet"]
+    texts = []
+    for file in files:
+        with parsing(one_line(file)):
+            texts.append(pl.read_parquet_metadata(file).get(LATE, ""))
+    return sum(int(text) for text in texts if text.isdecimal())
+
+
+def late_sentence(late: int) -> str:
+    """The words for ``late`` decisions with late feedback."""
+    return (
+        f"{amount(late, 'decision')} with feedback that came after the next decision of the session: the "
+        "log's observation of that one holds it, and the policy had not seen it"
+    )
 
 
 def interval_in(metadata: Mapping[str, str]) -> Numbers | None:
@@ -91,6 +111,14 @@ def items_of_log(paths: Sequence[str]) -> str | None:
         if numbers is not None and (latest is None or numbers[1] > latest[0]):
             latest = numbers[1], file
     return None if latest is None else str(latest[1])
+
+
+def item_files(paths: Sequence[str], items: str | Path | None) -> list[str]:
+    """The files about the items of a log: of the user, and beside the exports of a record.
+
+    Raises UserError for a file that can't be read.
+    """
+    return [*dict.fromkeys(str(path) for path in (items, items_of_log(paths)) if path is not None)]
 
 
 @dataclass(frozen=True)

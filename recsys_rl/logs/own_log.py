@@ -24,13 +24,13 @@ from torch import Tensor
 
 from recsys_rl.data.tables.cells import spread, tensor_of
 from recsys_rl.data.tables.findings import Words, in_words, names_of, words_of, wrong
-from recsys_rl.data.tables.item_encoding import STOCK, TIMES, clock_of
 from recsys_rl.data.tables.layout import roles_of
 from recsys_rl.data.tables.pieces import CONTEXT, tensors
 from recsys_rl.data.tables.read import TableFile, open_table
-from recsys_rl.data.tables.schema import BY_NAME, BY_START, DECISIONS
+from recsys_rl.data.tables.schema import BY_NAME, BY_START, DECISIONS, named
 from recsys_rl.data.tables.several import check_together, items_beside
 from recsys_rl.data.tables.values import INTEGER, lists_of, on, whole_number
+from recsys_rl.data.timeline import COLUMNS, ItemTimeline
 from recsys_rl.errors import UserError, amount, one_line, short
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
@@ -42,6 +42,8 @@ from recsys_rl.logs.source import LogSource
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.user_hashes import number_of
 
+ID_ROWS = 65_536
+"""Rows whose ids are looked through together."""
 NO_VALUE = -1
 """In a hash, in place of a value of the context that is missing: no text and no number has it."""
 ENDS = ("terminated", "truncated")
@@ -158,14 +160,8 @@ class OwnLog(LogSource):
         self.has_times = all(files.has(table, "time") for table in files.files)  # in microseconds
         names, self._policies = _loggers(files)
         self.header = DecisionHeader(**{**vars(header), "loggers": names})
-        ids = catalogue.item_names or tuple(catalogue.item_ids.tolist())
-        self._rows = {name: index for index, name in enumerate(ids)}
-        self._several: dict[int, list[int]] = {}  # of an item with several rows: all, by the last
-        for index, name in enumerate(ids):
-            if self._rows[name] != index:
-                last = self._rows[name]
-                self._several.setdefault(last, [last]).append(index)
-        clock = clock_of(catalogue)
+        self._timeline = ItemTimeline.of(catalogue)
+        self._rows, clock = self._timeline.row_of, self._timeline.clock
         self._clock = clock if clock and all(self._tells(clock, table) for table in files.files) else ""
         self._others: dict[tuple[Path, int], dict[str, int]] = {}  # of each part that was read
 
@@ -265,7 +261,8 @@ class OwnLog(LogSource):
         lists = lists_of(read.filled("probabilities")) if "probabilities" in read else None
         if lists is not None:
             listed_all = int(lists.list.len()[0]) == len(texts)
-            known = list(range(len(texts))) if listed_all else self._known_to_log
+            in_log = self._row_of(self._ids).drop_nulls().to_list()
+            known = sorted(range(len(texts)) if listed_all else in_log, key=[*self._rows].__getitem__)
         else:
             shown, columns = set(chosen.flatten().tolist()), set(read.named_items)
             known = [row for row, text in enumerate(texts) if row in shown or text in columns]
@@ -276,17 +273,27 @@ class OwnLog(LogSource):
             else found.new_zeros(len(found), len(texts)).index_copy(1, torch.tensor(known), found)
         )
 
+    @property
+    def unknown_items(self) -> list[str]:
+        """The ids in the files that the catalogue lacks."""
+        return self._ids.filter(self._row_of(self._ids).is_null()).sort().to_list()
+
     @cached_property
-    def _known_to_log(self) -> list[int]:
-        """The rows in the catalogue, ascending, of the items that the files show or name as candidates."""
-        known: set[int] = set()
+    def _ids(self) -> pl.Series:
+        """The distinct ids that the files show, list as candidates or give a probability."""
+        found = pl.Series(dtype=pl.String)
         for table in self.tables.files:
             roles = self.tables.roles(table)
             ids = [role for role in ("item", "candidates") if role in roles]
-            read = self.tables.cells(table, list(dict.fromkeys(roles[role] for role in ids)))
-            for role in ids:
-                known |= set(self._row_of(read.ids(role).explode().unique()).drop_nulls().to_list())
-        return sorted(known)
+            columns = dict.fromkeys(
+                [*(roles[role] for role in ids), *named(table.names, "probability.").values()]
+            )
+            for start in range(0, table.num_rows, ID_ROWS):
+                read = self.tables.cells(table, [*columns], start, ID_ROWS)
+                with in_words(words_of(table, start)):
+                    lists = [read.ids(role).explode() for role in ids]
+                found = pl.concat([found, *lists, pl.Series(read.named_items, dtype=pl.String)]).unique()
+        return found
 
     def _is_read(self, name: str) -> bool:
         return name in BY_NAME or name in self.shape.signals or name.startswith(BY_START)
@@ -306,16 +313,9 @@ class OwnLog(LogSource):
 
         Raises UserError for an item that was not there then.
         """
-        names = STOCK if self._clock == "stock" else TIMES
-        since, until = (self.catalogue.attributes[name] for name in names)
         at = moments.repeat_interleave(tensor_of(lists.list.len().cast(pl.Int64)))  # (n,)
-        for last, several in self._several.items():
-            places = (rows == last).nonzero().squeeze(1)
-            if len(places):
-                own = torch.tensor(several)
-                fits = (since[own] <= at[places, None]) & (at[places, None] < until[own])  # (m, rows)
-                rows[places] = own[fits.int().argmax(1)]
-        gone = ~((since[rows] <= at) & (at < until[rows]))
+        rows = self._timeline.rows_at(rows, at)
+        gone = ~self._timeline.could_show(rows, at)
         if bool(gone.any()):
             index = int(gone.nonzero()[0])
             row = int(lists.list.len().cum_sum().search_sorted(index, "right"))
@@ -323,7 +323,8 @@ class OwnLog(LogSource):
                 "item {value} of {row} could not be shown then, by {names} of the file of items: correct one"
             )
             value = short(str(self.catalogue.id_of(int(rows[index]))))
-            raise wrong(read.name, sentence, row=row + 1, value=value, names=" and ".join(names))
+            names = " and ".join(COLUMNS[self._timeline.clock])
+            raise wrong(read.name, sentence, row=row + 1, value=value, names=names)
         return rows
 
     def _places(self, read: Table, lists: pl.Series, moments: Tensor | None) -> Tensor:

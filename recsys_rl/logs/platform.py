@@ -39,11 +39,11 @@ from recsys_rl.data.tables.columns import DecisionColumns, DecisionFile
 from recsys_rl.data.tables.item_encoding import ItemEncoding, fitted
 from recsys_rl.data.tables.items import ItemFacts, knows_items, read_items, stock_items
 from recsys_rl.data.tables.pieces import Piece
-from recsys_rl.data.tables.read import TableFile, files_of
-from recsys_rl.errors import UserError, amount, listed
+from recsys_rl.data.tables.read import ITEMS_OF, TableFile, files_of
+from recsys_rl.errors import UserError, amount, listed, one_line
 from recsys_rl.logs.decision_log import DecisionHeader
 from recsys_rl.logs.decision_table import facts_of_items, ordered_ids
-from recsys_rl.logs.intervals import items_of_log
+from recsys_rl.logs.intervals import item_files, items_of_log
 from recsys_rl.logs.log_shape import LogShape, SignalRange, check_signals, read_shape, shape_text
 from recsys_rl.logs.own_log import LogFiles, OwnLog
 from recsys_rl.logs.own_log_survey import Survey, survey
@@ -243,11 +243,12 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
         sorted((name.removesuffix("_column"), given[name]) for name in given if name.endswith("_column"))
     )
     weights = tuple(given.get("weights") or ())
-    items = given.get("items") or items_of_log(paths)
-    stamps = tuple(_stamps(path) for path in (*paths, *([] if items is None else [items])))
-    if items is not None and any(set(stamps[-1]) & set(of_log) for of_log in stamps[:-1]):
+    own = given.get("items")
+    items = tuple(item_files(paths, own))
+    stamps = tuple(_stamps(path) for path in (*paths, *items))
+    if own is not None and any({*_stamps(own)} & {*of_log} for of_log in stamps[: len(paths)]):
         raise UserError(
-            f"--items {items} is a file of --log, whose columns are not features of items: give a file with "
+            f"--items {own} is a file of --log, whose columns are not features of items: give a file with "
             "one row for each item, or leave --items out."
         )
     fill = given.get("missing") != "refuse"
@@ -276,7 +277,7 @@ def _loaded(
     stamps: tuple[tuple[tuple[str, int, int], ...], ...],
     columns: tuple[tuple[str, str | None], ...],
     separator: str | None,
-    items: str | None,
+    items: tuple[str, ...],
     weights: tuple[str, ...],
     fill: bool,
     heldout_fraction: float,
@@ -343,20 +344,23 @@ def before_a_log(items: str, signals: Sequence[str], pieces: Sequence[Piece], sl
     return _brought(catalogue, items, shape, shape_text(shape, {}))
 
 
-def _facts(path: str | None, own: TableFile | None, overview: Survey) -> ItemFacts:
-    """The facts of the file of items, else of the log's ``own`` table of them.
+def _facts(paths: Sequence[str], own: TableFile | None, overview: Survey) -> ItemFacts:
+    """The facts of the files of items, else of the log's ``own`` table of them.
 
-    Raises UserError for an item of the log that the file lacks.
+    Raises UserError for an item of the log that the files lack.
     """
-    facts = facts_of_items(path, own, overview.shape.columns["item"], overview.text_ids)
-    if path is None:
+    facts = facts_of_items(paths, own, overview.shape.columns["item"], overview.text_ids)
+    if not paths:
         return facts
     known = set(facts.ids)
     lacking = [str(name) for name in overview.ids if name not in known]
     if lacking:
+        mend = "add them, or leave --items out to know all items by their ids"
+        if all(path.endswith(ITEMS_OF) for path in paths):  # which is read by itself
+            mend = "give --items FILE with them"
+        names = " + ".join(map(one_line, paths))
         raise UserError(
-            f"{path} lacks {amount(len(lacking), 'item')} of the log, as {listed(lacking[:3])}: add them, or "
-            "leave --items out to know all items by their ids."
+            f"{names} lacks {amount(len(lacking), 'item')} of the log, as {listed(lacking[:3])}: {mend}."
         )
     return facts
 

@@ -15,12 +15,20 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import split_of
-from recsys_rl.checkpoint.stock import find_encoding, joined, over
+from recsys_rl.checkpoint.stock import (
+    check_new_items,
+    encoding_of,
+    find_encoding,
+    item_column,
+    joined,
+    over,
+)
 from recsys_rl.data.catalogue import split_users
 from recsys_rl.data.tables.columns import DecisionFile
-from recsys_rl.data.tables.items import read_items, stock_items
+from recsys_rl.data.tables.items import check_columns, read_items, stock_items
 from recsys_rl.data.tables.read import files_of, is_own, items_beside, open_table
 from recsys_rl.data.tables.several import check_together
+from recsys_rl.data.timeline import clock_of
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut
 from recsys_rl.logs.decision_table import DecisionTable, read_table
@@ -224,23 +232,41 @@ def open_log(
     return source if place is None else source.at(place)
 
 
-def over_log(checkpoint: Checkpoint, paths: Sequence[str]) -> Checkpoint:
+def over_log(checkpoint: Checkpoint, paths: Sequence[str], items: str | None = None) -> Checkpoint:
     """The policy over the items beside the log at ``paths``; as it is without a file of them.
 
-    Where some file of the log is no export, the items that the policy knows beside those stay.
+    Where some file of the log is no export, the items that the policy knows beside those stay. A file of
+    ``items`` comes before it: these, and the others that the policy knows.
 
     Raises UserError for a file that can't be read.
     """
+    if items is not None:
+        checkpoint = with_items(checkpoint, items)
     file, encoding = items_of_log(paths), find_encoding(checkpoint)
     if file is None or encoding is None:
         return checkpoint
     whole = all(items_beside(part).is_file() for path in paths for part in files_of(Path(path)))
     text_ids = whole or bool(checkpoint.catalogue.item_names)
-    facts = read_items(file, "item", text_ids, encoding.columns)
-    items = stock_items(facts.ids, facts)
+    facts = read_items(file, item_column(checkpoint), text_ids, encoding.columns)
+    stock = stock_items(facts.ids, facts)
     if not whole:
-        items = joined(checkpoint, items, goes_on=False, clock=facts.clock)
-    return over(checkpoint, items, clock=facts.clock)
+        stock = joined(checkpoint, stock, goes_on=False, clock=facts.clock)
+    return over(checkpoint, stock, clock=facts.clock)
+
+
+def with_items(checkpoint: Checkpoint, path: str) -> Checkpoint:
+    """The policy over the items of the file at ``path`` and the others that it knows.
+
+    Raises UserError for a file that can't be used, and for a policy that can't know other items.
+    """
+    check_new_items(checkpoint)
+    encoding, known = encoding_of(checkpoint), checkpoint.catalogue
+    facts = read_items(path, item_column(checkpoint), bool(known.item_names), encoding.columns)
+    check_columns(path, facts, encoding.columns)
+    clock = facts.clock or clock_of(known)
+    goes_on = clock_of(known) in ("", clock)  # else their moments are on another clock
+    items = joined(checkpoint, stock_items(facts.ids, facts), goes_on, clock)
+    return over(checkpoint, items, clock=clock)
 
 
 def sample_of(source: LogSource, rows: int, generator: torch.Generator) -> tuple[DecisionLog, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.data.tables.item_encoding import there
+from recsys_rl.data.timeline import ItemTimeline
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.session import PIECES, Session
 from recsys_rl.types import Catalogue, Events, Obs, Transitions, UserError, tree_map
@@ -188,7 +188,7 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
         seen, above = _before(log, rows, lengths > step, session, seen, above)
         could = None if mask is None else mask.expand(len(rows), -1)  # (G, I)
         if log.stock is not None:
-            could = there(catalogue, log.stock[rows])
+            could = ItemTimeline.of(catalogue).available_at(log.stock[rows])
         obs = seen.request(given, could)
         observations.append(_limited(obs, log, rows, above).rows(going))
         keys.append(start[going] + step)

@@ -51,11 +51,16 @@ class DecisionWriter:
     """
 
     def __init__(
-        self, path: Path, header: DecisionHeader, rows: int | None = None, interval: Numbers | None = None
+        self,
+        path: Path,
+        header: DecisionHeader,
+        rows: int | None = None,
+        interval: Numbers | None = None,
+        late: int = 0,
     ) -> None:
-        """``interval``: of the rows of a record that the log is made from (intervals.py)."""
+        """``interval``, ``late``: of the rows of a record that the log is made from (intervals.py)."""
         self.path, self.header, self.rows = path, header, rows
-        self.more = {} if interval is None else metadata_of(interval)
+        self.more = {} if interval is None else metadata_of(interval, late)
         self.stack = contextlib.ExitStack()
         self.num_rows, self.num_pieces = 0, 0
         self.last_session: int | None = None

@@ -146,9 +146,27 @@ class ActorCritic(nn.Module):
 
     def _evaluate(self, obs: Obs) -> tuple[Distribution, Tensor, Tensor | None]:
         """Distribution, value (N,), and the query of the expected rewards, of ``summarised`` observations."""
+        outputs, value, inputs, sums = self._through_layers(obs)
+        distribution, asking = self._distribution(obs, outputs, inputs, sums)
+        return distribution, value, asking
+
+    def _through_layers(self, obs: Obs) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The outputs (N, ...) of ``head.last``, the value (N,), and the inputs and sums they are made of.
+
+        ``obs`` is ``summarised``. The sums are those of ``_read``.
+        """
         varying, sums = self._read(obs)
         inputs = _joined(self._inputs(obs), None if varying is None else varying.detach())
         outputs, value = dense.actor_critic(inputs, self.activation, self.layers, varying)
+        return outputs, value, inputs, sums
+
+    def _distribution(
+        self, obs: Obs, outputs: Tensor, inputs: Tensor, sums: Tensor | None
+    ) -> tuple[Distribution, Tensor | None]:
+        """Distribution, and the query of the expected rewards, from what ``_through_layers`` returns.
+
+        The outputs of a dense head may be overwritten.
+        """
         outputs, gates, of_curves = self._parted(outputs)
         blocks = self._blocks(obs, sums)
         asking = self._reward_query(inputs, blocks)
@@ -160,8 +178,8 @@ class ActorCritic(nn.Module):
         else:
             categorical.forbid_(logits, obs.candidates >= 0, None)
         if isinstance(self.head, GatedHead | PatternHead):
-            return self.head.distribution(outputs, logits, obs.candidates), value, asking
-        return distribution(logits, self.shapes.slate_size), value, asking
+            return self.head.distribution(outputs, logits, obs.candidates), asking
+        return distribution(logits, self.shapes.slate_size), asking
 
     def _score(
         self, parts: tuple[Tensor, Tensor], obs: Obs, blocks: list[Tensor], asking: Tensor | None

@@ -34,12 +34,15 @@ class AnswerNetwork(QNetwork):
         """z + V, (N, I) of all items or (N, C) of the candidates; -inf where an item may not be shown."""
         return super().q(obs)
 
-    def own_scores(self, obs: Obs) -> Tensor | None:
-        """z (N, I) of all items by weights of each item alone, of ``summarised`` observations.
+    def logits_and_own(self, obs: Obs) -> tuple[Tensor, Tensor | None]:
+        """``logits``, and z (N, I) of all items by weights of each item alone; ``obs`` is ``summarised``.
 
-        None with heads that know items by their features: all items share their weights.
+        The latter is None with heads that know items by their features: all items share their weights.
         """
-        return self._parted(self.head_outputs(obs))[0] if isinstance(self.head, DenseHead) else None
+        outputs, value, inputs, sums = self._through_layers(obs)
+        own = self._parted(outputs)[0].clone() if isinstance(self.head, DenseHead) else None
+        distribution, _ = self._distribution(obs, outputs, inputs, sums)
+        return value.unsqueeze(1) + distribution.logits.squeeze(1), own
 
     def q(self, obs: Obs) -> Tensor:
         """beta (N, I) of all items, or (N, C) of the candidates; -inf where an item may not be shown."""

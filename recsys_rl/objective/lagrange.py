@@ -20,7 +20,7 @@ and more for slates of which few places count: 2 if each has one such place in f
 limit has about the weight of all rewards in the advantages (Stooke et al. scale by the norms of both
 gradients). A policy of a longer run moves less in each update, and so does I.
 
-docs/03_theory_ppo.md derives it.
+docs/ppo_details.md derives it.
 """
 
 from __future__ import annotations

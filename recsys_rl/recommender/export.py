@@ -260,6 +260,7 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
             "signals": interface.signals,
             "slate_size": interface.slate_size,
             "repeats": interface.repeats,
+            "session_length": interface.session_length,
         },
         "ratio": float(checkpoint.agent.get("draw_ratio", 1.0)),
         "chance": float(checkpoint.agent.get("chance", 0.0)),

@@ -17,6 +17,7 @@ from recsys_rl.data.tables.pieces import CONTEXT, tensors
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.recommender import Recommendation, Recommender
+from recsys_rl.recommender.row_candidates import candidate_rows, candidates_column
 from recsys_rl.settings.fields import check_used
 from recsys_rl.utils.files import check_writable, write_bytes
 
@@ -111,19 +112,25 @@ def write_contexts(
 ) -> None:
     """Write the recommendations for each row of the file of contexts to ``out``. Raises UserError.
 
-    Its columns are row (from 1), place (from 1), item, title, probability and expected.
+    A row with candidates gets items of these alone. The columns of ``out`` are row (from 1), place (from 1),
+    item, title, probability and expected.
     """
     table, pieces = open_table(path, options.separator), recommender.pieces or ()
     k = recommender.checkpoint.interface.slate_size if options.k is None else options.k
     columns = [f"{CONTEXT}{piece.name}" for piece in pieces]
-    frames, done = [], 0
+    offered, allowed = candidates_column(table, recommender), recommender.allowed(allow, block)
+    frames, done, strange = [], 0, 0
     unknown = dict.fromkeys((piece.name for piece in pieces), 0)
-    for cells in _blocks(table, columns):
+    candidates = None
+    for cells in _blocks(table, [*columns, *([offered] if offered else ())]):
         with in_words(words_of(table, done)):
             given = tensors(pieces, cells)
+            if offered is not None:
+                candidates, lacking = candidate_rows(cells, offered, recommender, allowed)
+                strange += lacking
         for piece in pieces:
             unknown[piece.name] += piece.unknown(cells)
-        lists = recommender.for_contexts(given, k, allow, block, generator)
+        lists = recommender.for_contexts(given, k, allow, block, generator, candidates)
         frames.append(_frame(lists, done))
         done += cells.frame.height
     frame, file = pl.concat(frames), io.BytesIO()
@@ -132,6 +139,9 @@ def write_contexts(
     for name, rows in unknown.items():
         if rows:
             print(f"context.{name}: {amount(rows, 'text')} that the log never had: other", file=sys.stderr)
+    if strange:
+        said = f"{offered}: {amount(strange, 'candidate')} left out, which the catalogue lacks"
+        print(one_line(said), file=sys.stderr)
     print(f"{amount(done, 'context')}: {out}", file=sys.stderr)
 
 

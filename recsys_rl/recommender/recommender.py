@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
-from recsys_rl.checkpoint.stock import encoding_of, joined, over
+from recsys_rl.checkpoint.stock import check_new_items, encoding_of, joined, over
 from recsys_rl.data.new_items import join
 from recsys_rl.data.tables.item_encoding import StockItem
 from recsys_rl.data.tables.items import check_columns, read_items, stock_items
@@ -65,18 +65,8 @@ class Recommender(Directory):
         each item of its training, and for one with columns of the items for each user.
         """
         self._check_catalogue()
-        config = self.checkpoint.config
-        if config.model_config.head == "dense":
-            raise UserError(
-                f"--items: the dense head of this policy has one logit for each of its own "
-                f"{self.catalogue.num_items:,} items: train with --head two-tower or --head scorer."
-            )
-        if columns := self.checkpoint.interface.user_columns:
-            raise UserError(
-                f"--items: this policy reads {', '.join(columns)} of each user, which tells nothing of new "
-                "items: train again with these items."
-            )
-        own = config.platform.tables is not None
+        check_new_items(self.checkpoint)
+        own = self.checkpoint.config.platform.tables is not None
         known = encoding_of(self.checkpoint).columns if own else {}
         facts = read_items(path, item_column, bool(self.catalogue.item_names), known)
         if own:
@@ -281,11 +271,16 @@ class Recommender(Directory):
         allow: Sequence[int | str] | None = None,
         block: Sequence[int | str] = (),
         generator: torch.Generator | None = None,
+        candidates: Tensor | None = None,
     ) -> Iterator[list[Recommendation]]:
         """``recommend`` for N contexts, each at the start of a session, one list after another.
 
-        ``given``: the encoded pieces, (N, size) each (``tables.pieces.tensors`` of a table). Raises UserError
-        if fewer than ``k`` items may be shown.
+        Args:
+            given: the encoded pieces, (N, size) each (``tables.pieces.tensors`` of a table).
+            candidates: (N, C) int64, rows of the catalogue, -1 = an empty place: the only items of each
+                list, all of them if they are fewer than ``k``; None for all items.
+
+        Raises UserError if fewer than ``k`` items may be shown.
         """
         common = self.allowed(allow, block)
         self._check_left(common, k, again=True)
@@ -294,7 +289,11 @@ class Recommender(Directory):
             rows = {name: values[start : start + size] for name, values in given.items()}
             number = len(next(iter(rows.values())))
             visits = self.visit(self._nobody(number)).with_context(rows)
-            yield from self._lists(visits, common.repeat(number, 1), k, allow is not None, generator)
+            mask = common.repeat(number, 1)  # (N, I)
+            if candidates is not None:
+                mask &= _named(candidates[start : start + size], len(common))
+            listed = allow is not None or candidates is not None
+            yield from self._lists(visits, mask, k, listed, generator)
 
     def _nobody(self, number: int) -> Tensor:
         """(N, D): the profiles of people whom nothing but their context describes."""
@@ -371,6 +370,12 @@ class Recommender(Directory):
         if left < k:
             more = "allow more items" if again else "allow more items, or those that the person has (again)"
             raise UserError(f"Only {left} items may be shown, but k is {k}: lower k, or {more}.")
+
+
+def _named(candidates: Tensor, num_items: int) -> Tensor:
+    """(N, I) bool: True for the rows of the catalogue in ``candidates`` (N, C), -1 = an empty place."""
+    named = torch.zeros(len(candidates), num_items + 1, dtype=torch.bool)
+    return named.scatter(1, torch.where(candidates < 0, num_items, candidates), True)[:, :-1]
 
 
 class _Rows(dict[int | str, int]):

@@ -23,10 +23,8 @@ from recsys_rl.checkpoint.stock import encoding_of
 from recsys_rl.data.tables.item_encoding import items_of
 from recsys_rl.data.tables.pieces import Piece, pieces_of_file
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.recommender import Recommender
-from recsys_rl.recommender.directory import Directory
-from recsys_rl.serving.app import App, Tokens, is_loopback
-from recsys_rl.serving.limits import limited
+from recsys_rl.serving.draw.versions import Silent, Version, open_version
+from recsys_rl.serving.http.app import App, Tokens, is_loopback
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.record.facts import CHAMPION, COLUMNS, FEATURES, facts_of, of_own_place
@@ -34,15 +32,14 @@ from recsys_rl.serving.record.record_schema import Damaged, ServedPolicy
 from recsys_rl.serving.record.snapshot import champion_in
 from recsys_rl.serving.record.stock import Change, Stock, changes_of
 from recsys_rl.serving.record.store import Full, Lost, Store
-from recsys_rl.serving.release_changes import at_start
 from recsys_rl.serving.releases.active_version import PolicyFiles, checkpoint_at_start
-from recsys_rl.serving.versions import Version, open_version
-from recsys_rl.serving.worker import Worker
+from recsys_rl.serving.work.limits import limited
+from recsys_rl.serving.work.release_changes import at_start
+from recsys_rl.serving.work.worker import Worker
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.names import OF_TABLES, platform_of
 from recsys_rl.training.folder import nearby
-from recsys_rl.types import Catalogue
 from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import generators
 
@@ -180,14 +177,6 @@ def _first_version(options: ServeConfig) -> Version:
             return place_of(options.items, options.signals, options.context, options.slate_size)
         print("--observe-only: a version serves already, and goes on", file=sys.stderr)
     return open_version(checkpoint_at_start(folder, record), 0, options.env)
-
-
-class Silent(Recommender):
-    """Items and people, and no policy."""
-
-    def __init__(self, checkpoint: Checkpoint, trained_on: Catalogue | None = None) -> None:
-        Directory.__init__(self, checkpoint)
-        self.agent = None
 
 
 def place_of(items: str, signals: Sequence[str], context: str | None, slate_size: int) -> Version:

@@ -284,7 +284,8 @@ class TrainConfig:
     threads: Annotated[int, Range(0, 1024)] = 1
     """Torch threads per process: more are faster on idle cores, slower on busy ones; 0 = torch's choice."""
     num_processes: Annotated[int, Range(1, 1024)] = 1
-    """Processes of one run. num_envs and batch_size are divided among them, and gradients are averaged."""
+    """Processes of one run: as many as torchrun starts. num_envs and batch_size are divided among them, and
+    gradients are averaged."""
     init_from: str | None = None
     """Checkpoint whose weights a new run begins with, of the same data and seed. Steps, optimiser and
     learning rate begin anew."""

@@ -138,8 +138,11 @@ def _from_weights(config: Config, folder: Path) -> str:
 
 
 def to_continue(config: Config, folder: Path) -> str:
-    """The command that continues the run in ``folder``."""
-    return shlex.join(["recsys-rl", "train", "--run", str(folder), *_modules(config)])
+    """The command that continues the run in ``folder``; of several processes on one machine."""
+    size = config.train_config.num_processes
+    several = ["torchrun", "--standalone", "--nproc-per-node", str(size), "-m", "recsys_rl.cli"]
+    command = ["recsys-rl"] if size == 1 else several
+    return shlex.join([*command, "train", "--run", str(folder), *_modules(config)])
 
 
 def _modules(config: Config) -> list[str]:

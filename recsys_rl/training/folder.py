@@ -24,7 +24,7 @@ from pathlib import Path, PurePath
 from recsys_rl.agents import AGENTS
 from recsys_rl.errors import UserError, error_text
 from recsys_rl.settings.config import Config
-from recsys_rl.settings.names import checkpoint_name, source_key
+from recsys_rl.settings.names import DEFAULT_ALGO, checkpoint_name, source_key
 from recsys_rl.utils.locks import locked
 
 LATEST = Path("checkpoints")
@@ -217,6 +217,17 @@ def _second_name(path: Path) -> Path:
             shutil.copy2(path, second)
         return second
     raise AssertionError  # itertools.count has no end
+
+
+def latest_checkpoint(algo: str | None = None) -> Path:
+    """The file in checkpoints/ of the latest run, or of the latest one of ``algo``, which may not be there.
+
+    Without any it is that of the default algorithm.
+    """
+    if algo is not None:
+        return LATEST / checkpoint_name(algo)
+    default = LATEST / checkpoint_name(DEFAULT_ALGO)
+    return max(LATEST.glob("*.pt"), key=lambda path: path.lstat().st_mtime_ns, default=default)
 
 
 def latest(algo: str) -> Path:

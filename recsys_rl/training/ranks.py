@@ -7,13 +7,28 @@ order, so no call may depend on a condition that differs between ranks.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor
 
+from recsys_rl.errors import UserError
 from recsys_rl.settings.config import Config
 from recsys_rl.utils.stopping import stop_signals
+
+
+def is_first() -> bool:
+    """True in rank 0, which alone prints, and in a single process."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def size_of_run() -> int:
+    """The number of processes that torchrun started; 1 for a single process."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"WORLD_SIZE is {text!r}: start several processes with torchrun, or unset it.")
+    return int(text)
 
 
 class Ranks:

@@ -150,8 +150,8 @@ def _opened(
     settings, checkpoint = config.train_config, None
     if settings.num_processes != ranks.size:
         raise UserError(
-            f"train_config.num_processes is {settings.num_processes}, but this run has {ranks.size}: start "
-            "several processes with the command `recsys-rl train` or with torchrun."
+            f"The settings are those of num_processes = {settings.num_processes}, but this run has "
+            f"{ranks.size}: start it with torchrun --nproc-per-node {settings.num_processes}."
         )
     device, place = device_of(config), Path(folder) if isinstance(folder, str) else folder
     if settings.tensorboard:

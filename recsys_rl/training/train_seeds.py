@@ -21,10 +21,10 @@ PROGRESS = "step "
 """The lines of a run that begin so are not printed."""
 
 
-def train_seeds(configs: Sequence[Config], map_tasks: MapTasks) -> list[Path]:
+def train_seeds(configs: Sequence[Config], map_tasks: MapTasks, quiet: bool = False) -> list[Path]:
     """Train the runs, and return the paths of their checkpoints. checkpoints/ALGO.pt is that of the last one.
 
-    The last lines of each run are printed when it is done, in the order of the runs.
+    The last lines of each run are printed when it is done, in the order of the runs, unless ``quiet``.
 
     Raises UserError for a run that can't begin, and for one whose folder is not on this machine. An error and
     Ctrl-C end the runs that are under way; what their folders hold can be resumed.
@@ -35,19 +35,20 @@ def train_seeds(configs: Sequence[Config], map_tasks: MapTasks) -> list[Path]:
     with contextlib.ExitStack() as stack:
         runs = []
         for config in configs:
-            runs.append(_run_of(config))
+            runs.append(_run_of(config, quiet))
             stack.callback(runs[-1].folder.release)
         try:
             for path, said in map_tasks(train_run, runs):
                 paths.append(path)
                 seed = configs[len(paths) - 1].train_config.seed
-                announce(f"seed {seed}, {len(paths)} of {len(configs)}: {said}")
+                if not quiet:
+                    announce(f"seed {seed}, {len(paths)} of {len(configs)}: {said}")
         except BaseException:
             left = ", ".join(str(config.train_config.seed) for config in configs[len(paths) :])
             announce(f"Seeds not finished: {left}")
             raise
     linked, _ = folders.publish(paths[-1])
-    if linked:
+    if linked and not quiet:
         announce(f"{folders.LATEST / paths[-1].name} is a link to the checkpoint of the last seed")
     return paths
 
@@ -58,9 +59,10 @@ class SeedRun:
 
     config: Config
     folder: folders.KeptFolder
+    quiet: bool = False
 
 
-def _run_of(config: Config) -> SeedRun:
+def _run_of(config: Config, quiet: bool = False) -> SeedRun:
     """The run, in a folder that is made here, so that no other command can take it."""
     settings = config.train_config
     whole = str(Path(settings.runs_dir).absolute())
@@ -69,7 +71,7 @@ def _run_of(config: Config) -> SeedRun:
         secrets.token_hex(16),
     )
     nameless = dataclasses.replace(config, train_config=dataclasses.replace(settings, name=None))
-    return SeedRun(with_whole_paths(nameless), folder)
+    return SeedRun(with_whole_paths(nameless), folder, quiet)
 
 
 def train_run(run: SeedRun) -> tuple[Path, str]:
@@ -85,7 +87,7 @@ def train_run(run: SeedRun) -> tuple[Path, str]:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            path = train(run.config, begun, folder=run.folder, latest=False)
+            path = train(run.config, begun, folder=run.folder, latest=False, quiet=run.quiet)
     except Interrupted:
         raise KeyboardInterrupt from None
     lines = [line for line in said.getvalue().splitlines() if line]

@@ -163,6 +163,21 @@ def test_the_precision_of_an_update_by_hand() -> None:
     assert c > 0 and c * float(z.square().mean()) == pytest.approx(information / (information + c), rel=1e-4)
 
 
+def test_a_step_computes_the_last_layer_once() -> None:
+    """The prior and the likelihood share one pass, forward and back."""
+    agent = learner("direct", 3, num_updates=4, batch_size=6, gradient_steps=1)
+    agent.learn_from(6, None)
+    passes: list[int] = []
+
+    def read(obs: Obs) -> tuple[None, None]:
+        passes.append(obs.num_rows)
+        return None, None
+
+    agent.model._read = read
+    agent.update(one_step([0, 1, 2] * 2, [1.0, 0.0, 1.0] * 2))
+    assert passes == [6, 6]  # of the step, and of the temperature's contexts
+
+
 def test_the_precision_is_that_of_all_processes() -> None:
     """Means of 2, 1/8 and 4; with 16 decisions of two items a is 1, so c is 1."""
     agent = learner("direct", 2)

@@ -22,7 +22,7 @@ from recsys_rl.serving.options import ServeConfig
 from recsys_rl.settings.config import Config, from_dict, read_toml
 from recsys_rl.settings.names import algorithm_of
 from recsys_rl.training.ranks import Ranks
-from tests.doors import ROOT, SIZES, WORLD, assert_names, finish, home, start, steps
+from tests.doors import PPO, ROOT, SIZES, WORLD, assert_names, finish, home, start, steps
 from tests.serving.servers import recommend, serving
 
 ALGO = "steady:ALGORITHM"
@@ -65,6 +65,32 @@ def test_own_algorithm_trains_and_is_evaluated_by_whole_commands(
     assert main(["recommend", "--algo", ALGO, "--user", "3", "--k", "4"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert main(["export", "--algo", ALGO, "--vectors", "v.npz"]) == 0
+
+
+def test_own_algorithm_and_one_of_ours_share_a_table(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their checkpoints are found by a pattern, and the earlier ones beside them are left out."""
+    ours = ["--env", "satiation", *SIZES, *WORLD, *PPO]
+    for name, argv in (("own", RUN), ("ours", ours)):
+        assert main(["train", *argv, *steps(3), *home(here / f"runs/{name}"), "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    files = [str(path) for path in sorted(Path("runs").glob("*/*.pt"))]
+    assert [Path(file).name for file in files] == [
+        *("ppo.prev.pt", "ppo.pt", "steady-ALGORITHM.prev.pt", "steady-ALGORITHM.pt")
+    ]
+    options = ["--no-planner", "--max-users", "4", "--json", "t.json"]
+    assert main(["evaluate", "--algo", ALGO, *files, *options]) == 0
+    rows = [row["policy"] for row in json.loads(Path("t.json").read_text())["rows"]]
+    assert rows[:4] == ["ppo", "ppo-greedy", ALGO, f"{ALGO}-greedy"]
+    left_out = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("left out"))
+    assert_names(left_out, files[0], files[2])
+    assert main(["evaluate", "--algo", "a2c", *files]) == 2  # none is of it
+    assert_names(capsys.readouterr().err.splitlines()[-1], "a2c")
+    forget(monkeypatch)
+    assert main(["evaluate", *files]) == 2
+    assert "steady" not in sys.modules
 
 
 def test_own_algorithm_serves(here: Path) -> None:

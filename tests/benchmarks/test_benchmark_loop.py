@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks import loop
 from recsys_rl.errors import UserError
+from tests.docs.test_loop_page import SVG, rounds
 from tests.doors import ROOT
-from tests.evaluation.report.test_rounds import SVG, rounds
 
 
 def found(**other: Any) -> dict[str, Any]:

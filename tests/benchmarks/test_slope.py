@@ -31,4 +31,4 @@ def test_slope_stops_where_two_estimates_differ_by_more_than_their_widths_allow(
     i, j = CLIPPED.clipped(log, 1.0), CLIPPED.score(log)
     gap = abs(float(i.mean() - j.mean()))
     allowed = float(standard_error(i)) + 1.449489742783178 * float(standard_error(j))
-    assert by_slope(CLIPPED, log, None, (1.0, INFINITE), spread=share * gap / allowed) == chosen
+    assert by_slope(CLIPPED, log, (1.0, INFINITE), spread=share * gap / allowed) == chosen

@@ -64,7 +64,7 @@ def test_over_its_own_items_in_any_order_a_policy_has_the_same_logits(
     own, order = items_of(checkpoint.catalogue), [3, 0, 5, 1, 4, 2] if known or not several else [2, 0, 3, 1]
     assert len(own) == len(order)
     before, after = scores(checkpoint), scores(over(checkpoint, [own[at] for at in order]))
-    assert torch.equal(before[:, order], after)
+    assert torch.allclose(before[:, order], after, rtol=1e-4, atol=1e-4)  # another order of sums
     # A file of the policy over them is whole.
     save(tmp_path / "again.pt", over(checkpoint, own))
 

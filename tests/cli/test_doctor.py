@@ -28,54 +28,44 @@ def said(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 
 def test_block_names_what_runs_here(capsys: pytest.CaptureFixture[str]) -> None:
     facts = said(capsys)
-    assert facts["recsys-rl"].startswith(f"{__version__}, ")
+    assert facts["recsys-rl"] == __version__
     assert facts["python"].startswith(".".join(map(str, sys.version_info[:3])))
     assert facts["torch"].startswith(f"{torch.__version__}, {torch.get_num_threads()} threads, ")
-    assert facts["cores"].endswith(f" of {os.cpu_count()}")
-    assert float(facts["memory"].split()[0]) > 0
+    assert facts["system"].endswith(f", {os.cpu_count()} cores")
     assert (facts["kernels"] == "compiled") == (kernels.library() is not None)
 
 
-def test_packages_and_extras_are_those_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+def test_packages_are_those_of_the_project_and_its_extras(capsys: pytest.CaptureFixture[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     facts = said(capsys)
     if facts["packages"].startswith("unknown"):
         pytest.skip("the package is not installed")
     named = [re.split("[>=<]", text)[0] for text in project["dependencies"]]
-    assert facts["packages"] == ", ".join(f"{name} {version(name)}" for name in named)
-    assert {name[1:-1] for name in facts if name[0] == "["} == set(project["optional-dependencies"])
+    found = facts["packages"].split(", ")
+    assert found[: len(named)] == [f"{name} {version(name)}" for name in named]
+    assert f"pytest {version('pytest')}" in found
 
 
-def test_missing_packages_are_named() -> None:
-    packages, extras = doctor.found(
-        [
-            "torch<3,>=2.10",
-            "no-such-package>=1",
-            "torch>=2; extra == 'one'",
-            "no-such-extra>=1; extra == 'two'",
-            'pytest>=1; (sys_platform != "win32") and extra == "two"',
-            "no-such-thing; sys_platform == 'win32'",
-            "recsys-rl[one]; extra == 'dev'",
-        ]
-    )
-    assert packages == {"torch": version("torch"), "no-such-package": None}
-    assert extras == {"one": [], "two": ["no-such-extra"]}
+def test_packages_that_are_missing_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [
+        "torch<3,>=2.10",
+        "no-such-package>=1",
+        "torch>=2; extra == 'one'",
+        "recsys-rl[one]; extra == 'dev'",
+    ]
+    monkeypatch.setattr(doctor, "requires", lambda name: asked)
+    assert doctor.packages() == [f"torch {version('torch')}"]
 
 
 def test_lines_of_a_machine_that_lacks_things(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "requires_here", list)
+    monkeypatch.setattr(doctor, "requires", lambda name: None)
     monkeypatch.setattr(kernels, "library", lambda: None)
     monkeypatch.setattr(kernels, "path", lambda: tmp_path / "kernels.so")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     facts = said(capsys)
     assert facts["packages"].startswith("unknown")
     assert facts["kernels"].startswith("not compiled")
-    assert "OMP_NUM_THREADS=3" in facts["settings"]
-    assert facts["cache"].startswith("~/.cache/recsys_rl, ")  # the home folder may be a person's name
     (tmp_path / "kernels.so").touch()
     assert said(capsys)["kernels"].startswith("can't be loaded")
     monkeypatch.setenv("RECSYS_RL_KERNELS", "off")

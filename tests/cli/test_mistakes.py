@@ -73,7 +73,6 @@ LINES = {
     "train --seeds 1-2 --seed 3": "--seed ",
     "train --record new --seeds 0-1": "--seeds",
     "train --record new --env gym:CartPole-v1": "--record",
-    "train --num-processes 0": "--num-processes is 0",
     "train --env satiation --visits 3": "--visits",
     "train --env short-video --visits 36": "--visits is 36",
     "train --weights likes=1": "--weights",

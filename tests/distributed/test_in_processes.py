@@ -229,8 +229,7 @@ def test_seeds_side_by_side_are_those_of_single_runs(
     assert Path("checkpoints/ppo.pt").samefile("runs/drift-synthetic-ppo-2/ppo.pt")
     said = capsys.readouterr().err
     assert said.index("seed 1, 1 of 2: done") < said.index("seed 2, 2 of 2: done")
-    for wrong in (["--jobs", "2"], ["--seeds", "1,2", "--jobs", "2", "--num-processes", "2"]):
-        assert main(["train", *DRIFT, *wrong]) == 2
+    assert main(["train", *DRIFT, "--jobs", "2"]) == 2
 
 
 def test_two_commands_never_share_a_folder(

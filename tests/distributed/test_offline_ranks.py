@@ -17,7 +17,7 @@ from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.record import RecordConfig, record
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.training.train import train
-from tests.distributed.test_distributed import together
+from tests.distributed.test_distributed import of_two, together
 from tests.doors import SATIATION, assert_same_weights, steps, train_in
 from tests.log_in_parts import cut, log_of
 
@@ -93,7 +93,7 @@ def test_sessions_are_dealt_to_the_process_that_holds_the_fewest() -> None:
 def test_ranks_keep_the_same_weights_and_halve_each_minibatch(
     algo: str, logger: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    config = train_options(cloning(logger, "--num-processes", "2", "--algo", algo)).config
+    config = of_two(cloning(logger, "--algo", algo))
     paths = together(2, lambda ranks: train(config, ranks=ranks, folder=tmp_path / "two", quiet=True))
     assert paths == [tmp_path / "two" / f"{algo}.pt"] * 2  # each save compares the weights of the ranks
     found = load(paths[0])

@@ -12,8 +12,8 @@ from recsys_rl.cli import COMMANDS
 from recsys_rl.logs import writer
 from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, EXIT_CODES
 from recsys_rl.logs.users import file as learned
+from recsys_rl.serving.http.routes import routes
 from recsys_rl.serving.record import record_schema
-from recsys_rl.serving.routes import routes
 from tests.doors import ROOT
 
 PAGE = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")

@@ -10,7 +10,8 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.data.tables.item_encoding import NEVER, items_of
+from recsys_rl.data.tables.item_encoding import items_of
+from recsys_rl.data.timeline import NEVER
 from recsys_rl.errors import UserError
 from recsys_rl.logs.decision_table import read_table
 from recsys_rl.logs.parts import PART
@@ -19,7 +20,8 @@ from recsys_rl.logs.source import Place, open_log
 from recsys_rl.logs.transitions import observe, transition_table
 from recsys_rl.make import make_world
 from recsys_rl.settings.config import Config, brought_settings, overlay
-from tests.own_logs import write_csv
+from tests.logs.ope.test_unknown import judged
+from tests.own_logs import items_file, policy, write_csv
 
 DAYS = ["2026-05-01", "2026-05-02", "2026-05-03", "2026-05-04"]
 ITEMS = [
@@ -109,12 +111,36 @@ def test_a_reward_of_a_name_with_another_meaning_is_refused(tmp_path: Path) -> N
         read_table(tmp_path / "log.csv", {"reward": "stock"})
 
 
+def test_a_log_of_items_that_have_gone_since_is_refused_with_their_number(tmp_path: Path) -> None:
+    """Eight items, none twice in a session of three steps. One is there now; each has a former row."""
+    header = ["user", "session", "step", "item", "propensity", "clicked"]
+    steps = [
+        [f"u{user}", f"s{user}", step, f"i{(user + step) % 8}", 0.125, step % 2]
+        for user in range(60)
+        for step in range(3)
+    ]
+    old = write_csv(tmp_path / "old.csv", header, steps)
+    made = policy(tmp_path / "p.pt", old, "reinforce", items=str(items_file(tmp_path / "items.csv", 8)))
+    assert judged(old, made).rows
+    header = ["id", "title", "genres", "price", "available_from", "available_to"]
+    former = [[f"i{x}", "", "a", x, "", DAYS[1]] for x in range(8)]
+    now = [[f"i{x}", "", "a", x, DAYS[1], DAYS[2] if x else ""] for x in range(8)]
+    gone = write_csv(tmp_path / "gone.csv", header, [*former, *now])
+    with pytest.raises(UserError, match=r"Of the 8 items .* knows 1 is there now.* shows 3: give --items"):
+        judged(old, made, items=str(gone))
+
+
 def test_a_table_has_them_as_candidates(tmp_path: Path) -> None:
     """Without a policy; uniform probabilities over the items of the time have weights with a mean of 1."""
     table = read_table(log(tmp_path / "log.csv"), items=items(tmp_path / "items.csv"))
     assert table.log.candidates is not None and table.items == ("a", "b", "b2", "c")
     number = (table.log.candidates >= 0).sum(1)
     torch.testing.assert_close(1 / number.double(), table.log.logprobs.exp())
+    assert table.catalogue.item_names == table.items  # an item that has changed has one row, its last one
+    prices = [item.features["price"] for item in items_of(table.catalogue)]
+    assert prices == [9.0, 2.0, 4.0, 3.0]
+    shown = (table.log.items == torch.arange(4)).double().mean(0)
+    torch.testing.assert_close(table.catalogue.popularity.double(), shown, atol=1e-6, rtol=0)
 
 
 def test_an_item_that_was_not_there_is_named(tmp_path: Path) -> None:

@@ -75,12 +75,64 @@ def test_a_file_of_contexts_gives_each_row_the_recommendation_of_its_context(
         assert (row["item"], row["title"]) == (first.item, first.title)
         assert row["probability"] == pytest.approx(first.probability, abs=1e-6)
     assert (
-        main([*command, "visitors.parquet", "--out", "two.parquet", "--k", "2", "--block", "none.txt"]) == 2
+        main([*command, "visitors.parquet", "--out", "two.parquet", "--k", "2", "--block", "absent.txt"]) == 2
     )
     assert main([*command, "visitors.parquet", "--out", "two.parquet", "--k", "2"]) == 0
     two = pl.read_parquet("two.parquet")
     assert two.filter(pl.col("place") == 1)["item"].to_list() == lists["item"].to_list()
     assert two.group_by("row").agg(pl.col("item").n_unique())["item"].to_list() == [2] * 20
+
+
+def test_a_row_with_candidates_gets_items_of_these_alone(
+    folder: Path,
+    recommender: Recommender,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The policy's probabilities among all items, of the candidates alone and scaled to a sum of 1."""
+    monkeypatch.setattr(recommend_contexts, "ROWS", 7)
+    monkeypatch.chdir(folder)
+    offered = [["i3", "i1"], ["i2"], ["new", "i0", "i2", "i1"], ["i0", "i1", "i2", "i3"]]
+    contexts = [(20 + n, "tv", [n / 10, 0.5]) for n in range(20)]
+    rows = [[age, device, f"{v[0]}|0.5", "|".join(offered[age % 4])] for age, device, v in contexts]
+    write_csv(folder / "offers.csv", ["context.age", "context.device", "context.v", "candidates"], rows)
+    command = ["recommend", "--checkpoint", "mine.pt", "--contexts"]
+    assert main([*command, "offers.csv", "--out", "offered.csv", "--k", "2"]) == 0
+    assert "5 candidates" in capsys.readouterr().err
+    lists = pl.read_csv("offered.csv").partition_by("row", maintain_order=True)
+    assert len(lists) == 20
+    for (age, device, v), places in zip(contexts, lists, strict=True):
+        known = [item for item in offered[age % 4] if item != "new"]
+        whole = recommender.recommend(context={"age": float(age), "device": device, "v": v}, k=4)
+        left, chances = 1.0, {}  # of the first place
+        for one in whole:
+            chances[str(one.item)], left = one.probability * left, left * (1 - one.probability)
+        wanted = sorted(known, key=lambda item: -chances[item])
+        assert places["item"].to_list() == wanted[:2]
+        first = chances[wanted[0]] / sum(chances[item] for item in known)
+        assert places["probability"][0] == pytest.approx(first, abs=1e-5)
+    pl.read_csv("offers.csv").rename({"candidates": "could_be_shown"}).write_csv("common.csv")
+    assert main([*command, "common.csv", "--out", "common.out.csv", "--k", "2"]) == 0
+    assert pl.read_csv("common.out.csv").equals(pl.concat(lists))
+
+
+@pytest.mark.parametrize(("cell", "more"), [("new|other", ()), ("", ()), ("i2", ("--block", "none.txt"))])
+def test_a_row_without_a_candidate_that_may_be_shown_is_refused(
+    folder: Path,
+    cell: str,
+    more: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "none.txt").write_text("i2\n")
+    header = ["context.age", "context.device", "context.v", "candidates"]
+    write_csv(folder / "wrong.csv", header, [[20, "tv", "1|2", "i1|i2"], [30, "tv", "1|2", cell]])
+    command = ["recommend", "--checkpoint", "mine.pt", "--contexts", "wrong.csv", "--out", "wrong.out.csv"]
+    assert main([*command, *more]) == 2
+    said = capsys.readouterr().err
+    assert "line 3" in said and "candidates" in said
+    assert not (folder / "wrong.out.csv").exists()
 
 
 def test_the_command_prints_the_list_of_a_context(

@@ -94,8 +94,12 @@ def test_file_scores_as_the_policy_in_batches_of_any_size(name: str, checkpoint:
     assert json.loads(facts["item_ids"]) == policy.checkpoint.catalogue.item_ids.tolist()
     inputs_of, interface = json.loads(facts["interface"]), policy.checkpoint.interface
     assert tuple(inputs_of.pop("context").items()) == interface.context
-    signals, slate, repeats = inputs_of.values()
-    assert (tuple(signals), slate, repeats) == (interface.signals, interface.slate_size, interface.repeats)
+    assert inputs_of == {
+        "signals": [*interface.signals],
+        "slate_size": interface.slate_size,
+        "repeats": interface.repeats,
+        "session_length": interface.session_length,
+    }
     assert {x.name for x in exported(name).parent.iterdir()} == {"policy.onnx"}
 
 

@@ -75,7 +75,13 @@ def test_sessions_have_their_history_among_the_inputs(tmp_path: Path) -> None:
     (scores,) = session.run(None, inputs)  # type: ignore[attr-defined]
     wanted = load(path).agent.scores(obs)
     torch.testing.assert_close(torch.from_numpy(scores), wanted, atol=1e-5, rtol=1e-5)
-    assert facts["interface"]["signals"] == ["clicked", "dwell"]
+    known = facts["interface"]
+    assert known["signals"] == ["clicked", "dwell"]
+    sizes = known["context"]
+    start = sum(size for name, size in list(sizes.items())[: list(sizes).index("clock")])
+    clock = log.steps / known["session_length"]
+    assert known["session_length"] > 1 and sizes["clock"] == 1 and clock.max() > 0
+    torch.testing.assert_close(obs.context[:, start], clock.float())
 
 
 def test_the_metadata_have_how_the_policy_draws(tmp_path: Path) -> None:

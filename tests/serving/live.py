@@ -15,10 +15,10 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from recsys_rl.serving.app import App
-from recsys_rl.serving.limits import limited
+from recsys_rl.serving.http.app import App
 from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.server import application
+from recsys_rl.serving.work.limits import limited
 from tests.serving.servers import SLOW
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from recsys_rl.serving.draw.rule import LATE, NOT_FINITE, RAISED
+from recsys_rl.serving.draw.versions import open_version
 from recsys_rl.serving.record.store import Store
 from recsys_rl.serving.releases.active_version import ActiveVersion
-from recsys_rl.serving.rule import LATE, NOT_FINITE, RAISED
-from recsys_rl.serving.versions import open_version
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from recsys_rl.serving.batcher import Batcher
-from recsys_rl.serving.draw_request import DrawRequest, DrawResult
+from recsys_rl.serving.draw.batcher import Batcher
+from recsys_rl.serving.draw.draw_request import DrawRequest, DrawResult
 
 ASK = DrawRequest(0, None, -1, (), 12.0, None, (), 12.0, (0.5,))  # type: ignore[arg-type]
 
@@ -44,7 +44,7 @@ class Hanging:
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     found = Hanging()
-    monkeypatch.setattr("recsys_rl.serving.batcher.draw", found.draw)
+    monkeypatch.setattr("recsys_rl.serving.draw.batcher.draw", found.draw)
     yield found
     found.go_on.set()
 

@@ -14,11 +14,11 @@ import torch
 from scipy.stats import chisquare
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serving.draw_request import DrawRequest, draw
+from recsys_rl.serving.draw.draw_request import DrawRequest, draw
+from recsys_rl.serving.draw.session_state import Step
+from recsys_rl.serving.draw.versions import Version, open_version
 from recsys_rl.serving.record.facts import facts_of
 from recsys_rl.serving.releases.active_version import PolicyFiles
-from recsys_rl.serving.session_state import Step
-from recsys_rl.serving.versions import Version, open_version
 from recsys_rl.types import Obs
 from recsys_rl.utils.files import sha256_of
 from tests.doors import DQN, train_in
@@ -73,7 +73,7 @@ def test_given_items_outside_of_the_candidates_have_no_probability(version: Vers
 def test_popularity_of_a_large_catalogue_chooses_among_its_most_popular_items(
     version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serving.versions.MOST_POPULAR", 8)
+    monkeypatch.setattr("recsys_rl.serving.draw.versions.MOST_POPULAR", 8)
     large, popularity = replace(version), version.checkpoint.catalogue.popularity + 1e-3
     most = popularity.topk(8).indices.tolist()
     shown, hidden = most[2], most[5]
@@ -93,7 +93,7 @@ def test_popularity_of_a_large_catalogue_chooses_among_its_most_popular_items(
 def test_of_equally_popular_items_the_first_are_chosen(
     version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serving.versions.MOST_POPULAR", 5)
+    monkeypatch.setattr("recsys_rl.serving.draw.versions.MOST_POPULAR", 5)
     known = version.checkpoint.catalogue
     popularity = torch.zeros(known.num_items).index_fill(0, torch.tensor([7, 11]), 3.0)
     catalogue = replace(known, popularity=popularity, available=torch.ones_like(known.available))

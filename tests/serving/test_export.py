@@ -20,9 +20,9 @@ from recsys_rl.serving.at_rest.export_log import _id_of, export
 from recsys_rl.serving.at_rest.export_survey import Logger, logger_names, times_of
 from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.at_rest.record_interval import interval_of
-from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw
+from recsys_rl.serving.draw.draw_request import DrawRequest, DrawResult, draw
+from recsys_rl.serving.draw.session_state import SessionState
 from recsys_rl.serving.record.record_schema import Decision, ServedPolicy, Session
-from recsys_rl.serving.session_state import SessionState
 from recsys_rl.types import Interface
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.user_hashes import number_of
@@ -113,7 +113,7 @@ def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
     with serving(path, db) as client:
         send(client, event(recommend(client, "1"), "leave"))
         with monkeypatch.context() as patch:
-            patch.delattr("recsys_rl.serving.rule._scores")
+            patch.delattr("recsys_rl.serving.draw.rule._scores")
             answer = recommend(client, "2")
         assert answer["degraded"] == "raised"
         send(client, event(answer, "leave"))
@@ -135,7 +135,7 @@ def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
         for fails in (False, True, False):
             with monkeypatch.context() as patch:
                 if fails:
-                    patch.delattr("recsys_rl.serving.rule._scores")
+                    patch.delattr("recsys_rl.serving.draw.rule._scores")
                 answers.append(recommend(client, "3"))
         send(client, event(answers[-1], "leave"))
     monkeypatch.setattr("recsys_rl.serving.at_rest.export_log.draw", elsewhere)

@@ -20,13 +20,13 @@ from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.recommender import load
-from recsys_rl.serving import rule
 from recsys_rl.serving.at_rest.export_arms import _mixed
 from recsys_rl.serving.at_rest.export_record import Exported, export_record
 from recsys_rl.serving.at_rest.opened_record import open_snapshot
 from recsys_rl.serving.at_rest.record_interval import interval_of
+from recsys_rl.serving.draw import rule
+from recsys_rl.serving.draw.versions import Version
 from recsys_rl.serving.record.record_schema import Session, SessionRows
-from recsys_rl.serving.versions import Version
 from recsys_rl.types import Obs
 from recsys_rl.utils.files import sha256_of
 from tests.own_logs import policy, sessions

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serving.feedback import take_feedback
-from recsys_rl.serving.jobs import Call, Recommend
 from recsys_rl.serving.messages import FeedbackAnswer, FeedbackEvent, Recommendation, RecommendRequest
 from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.server import application
+from recsys_rl.serving.work.feedback import take_feedback
+from recsys_rl.serving.work.jobs import Call, Recommend
 from recsys_rl.types import Obs
 from tests.serving.servers import SLOW, event, recommend, send, serving
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from recsys_rl.serving.app import Tokens, is_local
+from recsys_rl.serving.http.app import Tokens, is_local
 from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.server import application, url_of
 from tests.serving.live import Live, live

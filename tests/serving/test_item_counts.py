@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from recsys_rl.serving import item_report
-from recsys_rl.serving.item_report import ItemCounts
-from recsys_rl.serving.jobs import Moment
-from recsys_rl.serving.maturing import Maturing
+from recsys_rl.serving.draw.versions import Version
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.snapshot import Snapshot
-from recsys_rl.serving.versions import Version
-from recsys_rl.serving.worker import Worker
+from recsys_rl.serving.work import item_report
+from recsys_rl.serving.work.item_report import ItemCounts
+from recsys_rl.serving.work.jobs import Moment
+from recsys_rl.serving.work.maturing import Maturing
+from recsys_rl.serving.work.worker import Worker
 
 NOW = Moment(100.0, 1, None, None)
 
@@ -179,7 +179,7 @@ class StubSnapshot:
 
 def test_sessions_are_found_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the past are due at once; later ones a window after the look that came before them."""
-    monkeypatch.setattr("recsys_rl.serving.maturing.MOST", 4)
+    monkeypatch.setattr("recsys_rl.serving.work.maturing.MOST", 4)
     maturing = Maturing(cast(Any, None), 2, 10.0)
     monkeypatch.setattr(maturing, "_read", lambda store, numbers, now, take: None)
     store = cast(Snapshot, StubSnapshot(range(1, 30)))

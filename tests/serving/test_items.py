@@ -22,7 +22,8 @@ from benchmarks.harness.served import Connection
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.stock import over
 from recsys_rl.cli import main
-from recsys_rl.data.tables.item_encoding import STOCK, StockItem, items_of
+from recsys_rl.data.tables.item_encoding import StockItem, items_of
+from recsys_rl.data.timeline import STOCK
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope.replay import replay
 from recsys_rl.logs.parts import PART
@@ -459,16 +460,16 @@ def test_a_long_record_is_counted_in_parts(
     one_step: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer does not wait for all of it."""
-    monkeypatch.setattr("recsys_rl.serving.maturing.MOST", 2)
+    monkeypatch.setattr("recsys_rl.serving.work.maturing.MOST", 2)
     db = tmp_path / "r.sqlite"
     with serving(one_step, db, feedback_window=1e-3) as client:
         for user in range(12):
             send(client, event(recommend(client, f"u{user}", context=CONTEXT), "leave"))
-    monkeypatch.setattr("recsys_rl.serving.item_report.WAIT", 0.0)
-    monkeypatch.setattr("recsys_rl.serving.item_report.REST", 0.0)
+    monkeypatch.setattr("recsys_rl.serving.work.item_report.WAIT", 0.0)
+    monkeypatch.setattr("recsys_rl.serving.work.item_report.REST", 0.0)
     with serving(one_step, db, feedback_window=1e-3) as client:
         assert not client.get("/v1/items/i0").json()["all_read"]
-        monkeypatch.setattr("recsys_rl.serving.item_report.WAIT", 20.0)
+        monkeypatch.setattr("recsys_rl.serving.work.item_report.WAIT", 20.0)
         found = [client.get(f"/v1/items/i{x}").json() for x in range(4)]
         assert all(one["all_read"] for one in found)
         assert sum(one["impressions"] for one in found) == 12

@@ -17,9 +17,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from recsys_rl.serving import limits
-from recsys_rl.serving.limits import LARGEST_HEAD, PART, Guard, Reader, limited
 from recsys_rl.serving.messages import Problem
+from recsys_rl.serving.work import limits
+from recsys_rl.serving.work.limits import LARGEST_HEAD, PART, Guard, Reader, limited
 
 LINE = b"GET / HTTP/1.1\r\nHost: a\r\n"
 GET = LINE + b"\r\n"

@@ -24,8 +24,8 @@ from recsys_rl.serving.at_rest.check import check
 from recsys_rl.serving.at_rest.export_log import export
 from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.at_rest.record_interval import interval_of
-from recsys_rl.serving.jobs import Observe, Recommend
 from recsys_rl.serving.messages import ObserveRequest, RecommendRequest
+from recsys_rl.serving.work.jobs import Observe, Recommend
 from tests.doors import SERVED
 from tests.serving.servers import event, recommend, send, serving
 from tests.serving.test_refusals import held_worker

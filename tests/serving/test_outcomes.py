@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from recsys_rl.serving.draw.session_state import SessionState
+from recsys_rl.serving.draw.versions import open_version
 from recsys_rl.serving.record.record_schema import LEAVE, Decision, Event, Session, SessionRows
 from recsys_rl.serving.releases.outcomes import Outcomes
-from recsys_rl.serving.session_state import SessionState
-from recsys_rl.serving.versions import open_version
 
 TIMEOUT, WINDOW, LONGEST = 100.0, 10.0, 1_000.0
 LENGTH = 20  # steps of a session

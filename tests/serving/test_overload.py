@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys_rl.serving.limits import FIRST, LEAST, Admission
 from recsys_rl.serving.messages import Problem
+from recsys_rl.serving.work.limits import FIRST, LEAST, Admission
 from tests.serving.live import Live, live
 
 ASK = b'{"user_id": "3"}'

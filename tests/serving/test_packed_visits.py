@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from recsys_rl.recommender import Visit
-from recsys_rl.serving.session_state import pack, unpack
-from recsys_rl.serving.versions import open_version
+from recsys_rl.serving.draw.session_state import pack, unpack
+from recsys_rl.serving.draw.versions import open_version
 from recsys_rl.types import tensors_of
 
 

@@ -142,7 +142,7 @@ def test_the_page_allows_no_other_source(checkpoint: Callable[[str], Path], tmp_
 def test_the_arms_of_a_release_have_their_returns_and_a_band(
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, dark: bool
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10))
+    monkeypatch.setattr("recsys_rl.serving.work.watch.CanarySettings", lambda: CanarySettings(learned=10))
     begun(two / "a.pt", tmp_path / "r.sqlite")
     words = "(document.querySelector('#release')?.innerText ?? '')"
     with (

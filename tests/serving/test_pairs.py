@@ -13,11 +13,11 @@ from recsys_rl.functional.patterns import Layout, Patterns
 from recsys_rl.models.sampled import shown_among
 from recsys_rl.recommender import Visit
 from recsys_rl.recommender.lists import play_on
-from recsys_rl.serving.draw_request import TOO_FEW, DrawRequest, draw
+from recsys_rl.serving.draw.draw_request import TOO_FEW, DrawRequest, draw
+from recsys_rl.serving.draw.rule import choose
+from recsys_rl.serving.draw.session_state import SessionState, Step
+from recsys_rl.serving.draw.versions import Version, open_version
 from recsys_rl.serving.record.record_schema import Session
-from recsys_rl.serving.rule import choose
-from recsys_rl.serving.session_state import SessionState, Step
-from recsys_rl.serving.versions import Version, open_version
 from recsys_rl.types import Obs
 from tests.doors import SERVED, steps, train_in
 

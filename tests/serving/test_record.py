@@ -17,10 +17,10 @@ from recsys_rl.errors import UserError
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.transitions import observe
 from recsys_rl.recommender import load
-from recsys_rl.serving.jobs import clock_from_now
+from recsys_rl.serving.draw.session_state import SessionState
 from recsys_rl.serving.record.record_schema import Session
 from recsys_rl.serving.record.store import Store
-from recsys_rl.serving.session_state import SessionState
+from recsys_rl.serving.work.jobs import clock_from_now
 from recsys_rl.types import Interface
 from recsys_rl.utils.files import sha256_of
 from tests.serving.servers import begun, event, recommend, send, serving, trained
@@ -399,7 +399,7 @@ def test_a_checkpoint_of_other_users_can_not_take_over(checkpoint: At, tmp_path:
 def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serving.jobs.MOST_PEOPLE", 2)
+    monkeypatch.setattr("recsys_rl.serving.work.jobs.MOST_PEOPLE", 2)
     with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
         first = recommend(client, "3")
         for user in "456789":

@@ -20,16 +20,16 @@ from starlette.types import Message
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.errors import UserError
-from recsys_rl.serving.app import read_body
-from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw
-from recsys_rl.serving.feedback import take_feedback
-from recsys_rl.serving.jobs import Call, Recommend
+from recsys_rl.serving.draw.draw_request import DrawRequest, DrawResult, draw
+from recsys_rl.serving.http.app import read_body
 from recsys_rl.serving.messages import FeedbackAnswer, FeedbackEvent, Problem, RecommendRequest
 from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.store import Store
 from recsys_rl.serving.server import application
-from recsys_rl.serving.worker import Worker
+from recsys_rl.serving.work.feedback import take_feedback
+from recsys_rl.serving.work.jobs import Call, Recommend
+from recsys_rl.serving.work.worker import Worker
 from recsys_rl.types import Obs
 from tests.serving.servers import SLOW, begun, event, recommend, send, serving
 
@@ -217,7 +217,7 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, 
             return left.pop()
         return await asyncio.Future[Message]()
 
-    monkeypatch.setattr("recsys_rl.serving.app.SLOWEST", 0.05)
+    monkeypatch.setattr("recsys_rl.serving.http.app.SLOWEST", 0.05)
     with pytest.raises(Problem) as found:
         asyncio.run(asyncio.wait_for(read_body({}, receive, 100), 5))
     assert found.value.status == 408
@@ -348,7 +348,7 @@ def test_files_are_hashed_once_and_not_in_the_event_loop(
     folder = tmp_path / "policies"
     shutil.copytree(two, folder)
     with serving(begun(folder / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite") as client:
-        monkeypatch.setattr("recsys_rl.serving.versions.sha256_of", counted)
+        monkeypatch.setattr("recsys_rl.serving.draw.versions.sha256_of", counted)
         assert [champion(client) for _ in range(3)] == [["a.pt"]] * 3
         assert sorted(hashed) == [("a.pt", False), ("b.pt", False)]
         shutil.copy(two / "b.pt", folder / "c.pt")

@@ -13,8 +13,8 @@ import pytest
 from recsys_rl.cli import main
 from recsys_rl.cli.release import KINDS, release_options
 from recsys_rl.errors import UserError
+from recsys_rl.serving.http.release_routes import ACTIONS
 from recsys_rl.serving.loop.release import Releases
-from recsys_rl.serving.release_routes import ACTIONS
 from tests.doors import assert_names
 from tests.serving.live import live
 from tests.serving.servers import begun

@@ -21,12 +21,12 @@ from benchmarks.harness.served import Connection
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serving.at_rest.check import check, wrong_arms
 from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.draw.versions import open_version
+from recsys_rl.serving.http.release_routes import ACTIONS
 from recsys_rl.serving.record.facts import facts_of
 from recsys_rl.serving.record.record_schema import Decision, Release
 from recsys_rl.serving.record.store import Full, Store
-from recsys_rl.serving.release_routes import ACTIONS
 from recsys_rl.serving.releases.active_version import PolicyFiles
-from recsys_rl.serving.versions import open_version
 from recsys_rl.types import Obs
 from tests.serving.servers import begun, recommend, serving, trained
 from tests.serving.test_refusals import champion, sha256, swap
@@ -329,7 +329,7 @@ def test_a_version_that_is_gone_gets_no_new_sessions(
     folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
     a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
     people = [str(at) for at in range(12)]
-    monkeypatch.setattr("recsys_rl.serving.watch.EVERY", 0.02)
+    monkeypatch.setattr("recsys_rl.serving.work.watch.EVERY", 0.02)
     with serving(begun(folder / "a.pt", db), db) as client:
         act(client, "start", sha256=b, share=0.5)
         first = {one: recommend(client, one)["policy"]["sha256"] for one in people}

@@ -19,8 +19,8 @@ from recsys_rl.agents.ppo import PPO
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.logs.parts import read_decisions
-from recsys_rl.serving.app import Tokens
-from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw
+from recsys_rl.serving.draw.draw_request import DrawRequest, DrawResult, draw
+from recsys_rl.serving.http.app import Tokens
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.server import application, serve
@@ -243,7 +243,7 @@ def test_a_request_is_refused_where_popularity_hangs_too(
 
     with serving(checkpoint("satiation"), tmp_path / "r.sqlite", deadline_ms=50.0) as client:
         with monkeypatch.context() as patch:
-            patch.setattr("recsys_rl.serving.batcher.draw", hanging)
+            patch.setattr("recsys_rl.serving.draw.batcher.draw", hanging)
             start = time.monotonic()
             found = client.post("/v1/recommend", json={"user_id": "3"})
             assert (found.status_code, found.json()["title"]) == (503, "busy")

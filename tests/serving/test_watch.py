@@ -17,15 +17,15 @@ import pytest
 import torch
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serving.jobs import Call, Moment, ReadMoment
+from recsys_rl.serving.draw.versions import Version
 from recsys_rl.serving.loop.release import status_lines
-from recsys_rl.serving.maturing import Maturing, Take
 from recsys_rl.serving.record.snapshot import Snapshot
-from recsys_rl.serving.release_changes import end, start
 from recsys_rl.serving.releases.canary import CanarySettings, Look
 from recsys_rl.serving.releases.outcomes import Outcomes
-from recsys_rl.serving.versions import Version
-from recsys_rl.serving.watch import Followed, Watch
+from recsys_rl.serving.work.jobs import Call, Moment, ReadMoment
+from recsys_rl.serving.work.maturing import Maturing, Take
+from recsys_rl.serving.work.release_changes import end, start
+from recsys_rl.serving.work.watch import Followed, Watch
 from recsys_rl.types import Obs
 from tests.serving.servers import begun, event, recommend, send, serving
 from tests.serving.test_refusals import champion, sha256
@@ -36,8 +36,8 @@ SOON = {"feedback_window": 1e-3}
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys_rl.serving.watch.EVERY", 0.02)
-    monkeypatch.setattr("recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10))
+    monkeypatch.setattr("recsys_rl.serving.work.watch.EVERY", 0.02)
+    monkeypatch.setattr("recsys_rl.serving.work.watch.CanarySettings", lambda: CanarySettings(learned=10))
 
 
 def of_a(two: Path, tmp_path: Path) -> Path:
@@ -156,7 +156,7 @@ def test_one_session_that_stays_open_does_not_hold_up_the_others_for_ever(
 ) -> None:
     """It counts with what came until its end, also when it is read again after a start."""
     monkeypatch.setattr(
-        "recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10, longest=2.0)
+        "recsys_rl.serving.work.watch.CanarySettings", lambda: CanarySettings(learned=10, longest=2.0)
     )
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, session_timeout=4.0, feedback_window=0.01) as client:
@@ -182,7 +182,7 @@ def test_a_look_that_fails_loses_no_session(
 ) -> None:
     """20 sessions are found at one look, of which the second batch can't be read once."""
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.maturing.BATCH", 5)
+    monkeypatch.setattr("recsys_rl.serving.work.maturing.BATCH", 5)
     read, ready, calls = Maturing._read, list[bool](), list[int]()
 
     def failing(self: Maturing, store: Snapshot, numbers: list[int], now: float, take: Take) -> None:
@@ -208,7 +208,7 @@ def test_reads_that_fail_now_and_then_freeze_nothing_and_those_that_always_fail_
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.watch.TRIES", 3)
+    monkeypatch.setattr("recsys_rl.serving.work.watch.TRIES", 3)
     look, looks, dead = Followed.now, list[bool](), list[bool]()
 
     def failing(self: Followed, moment: Moment) -> Look:
@@ -244,8 +244,8 @@ def test_a_canary_that_is_behind_catches_up_although_reads_fail(
         visits(client, two, 40, 0.3)
         until(lambda: matured(client) == 40)
         before = state(client)
-    monkeypatch.setattr("recsys_rl.serving.maturing.MOST", 5)
-    monkeypatch.setattr("recsys_rl.serving.maturing.BATCH", 2)
+    monkeypatch.setattr("recsys_rl.serving.work.maturing.MOST", 5)
+    monkeypatch.setattr("recsys_rl.serving.work.maturing.BATCH", 2)
     begin, looks, reads = Followed.now, list[int](), list[int]()
     failures, whole = list[str](), list[bool]()
 
@@ -290,7 +290,7 @@ def test_failed_looks_of_another_release_do_not_count(
 ) -> None:
     """Two looks at a release fail, then another one begins at once, and its first look fails."""
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.watch.TRIES", 3)
+    monkeypatch.setattr("recsys_rl.serving.work.watch.TRIES", 3)
     look, failed, good = Watch.now, list[int](), list[int]()
     with serving(two, db, **SOON) as client:
         worker = client.app.worker  # type: ignore[attr-defined]
@@ -331,7 +331,7 @@ def test_people_are_centred_by_their_sessions_before_the_prior_ones(
 ) -> None:
     """The last 12 sessions before the release are of others; eleven people have three sessions before."""
     monkeypatch.setattr(
-        "recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10, prior=12)
+        "recsys_rl.serving.work.watch.CanarySettings", lambda: CanarySettings(learned=10, prior=12)
     )
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, **SOON) as client:
@@ -443,7 +443,7 @@ def test_a_challenger_that_fails_three_times_stops(
 def test_a_record_that_can_not_be_read_now_is_no_mistake_of_the_caller(
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serving.watch.TRIES", 1_000)  # a freeze would be written
+    monkeypatch.setattr("recsys_rl.serving.work.watch.TRIES", 1_000)  # a freeze would be written
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, **SOON) as client:
         act(client, "start", sha256=b, share=0.5)

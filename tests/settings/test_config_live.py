@@ -572,8 +572,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     place = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        train(settings_of("drift"))
         train(settings_of("a2c"))
+        train(settings_of("drift"))
         before = of_evaluation(BASE)
         assert of_evaluation(BASE) == before
     return place, before

@@ -23,16 +23,17 @@ from benchmarks.harness.forked import CONTEXT, Fork
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
+from recsys_rl.evaluation.evaluate import evaluate
+from recsys_rl.evaluation.options import EvaluateConfig
 from recsys_rl.experience import on_policy
 from recsys_rl.experience.rollout import collect
 from recsys_rl.settings.config import Config, from_dict
-from recsys_rl.settings.shared import TrainConfig
 from recsys_rl.training import folder as folders
 from recsys_rl.training import learning_curve
 from recsys_rl.training.train import Interrupted, train, updates
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
-from tests.doors import A2C, DRIFT, PPO, ROOT, SIZES, assert_names, assert_same_weights, home, steps
+from tests.doors import A2C, DRIFT, PPO, ROOT, SIZES, assert_names, assert_same_weights, home, steps, train_in
 
 FIRST = Path("runs/drift-synthetic-ppo-0")
 LINK = Path("checkpoints/ppo.pt")
@@ -181,6 +182,25 @@ def test_resume_without_a_link(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert_names(sentence(["evaluate"], capsys), "link", target, "gone", "train first")
 
 
+def test_the_latest_run_is_the_one_whose_link_was_made_last(here: Path) -> None:
+    for algo, options in (("ppo", DRIFT), ("a2c", A2C), ("ppo", DRIFT)):
+        assert main(["train", *options, *steps(1)]) == 0
+        assert EvaluateConfig().paths == (folders.latest_checkpoint(),) == (Path(f"checkpoints/{algo}.pt"),)
+    train_in(Path("runs/apart"), *A2C, *steps(1))  # it moves no link
+    assert folders.latest_checkpoint() == LINK and folders.latest_checkpoint("a2c").name == "a2c.pt"
+
+
+def test_quiet_prints_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *DRIFT, *steps(1), "--quiet"]) == 0
+    assert main(["train", *DRIFT, *steps(1), "--quiet", "--seeds", "3,4"]) == 0
+    assert len([*Path("runs").glob("*/ppo.pt")]) == 3
+    result = evaluate(quiet=True, planner=False, max_users=4)
+    assert capsys.readouterr() == ("", "")
+    evaluate(planner=False, max_users=4)
+    assert capsys.readouterr().out.startswith("drift, ppo after 24 steps")
+    assert result["rows"][0]["policy"] == "ppo"
+
+
 def test_resume_of_a_run_that_is_not_the_latest(here: Path) -> None:
     """Its log is cut at its checkpoint's step, and its end equals that of an uninterrupted run."""
     for name in ("one", "two"):
@@ -266,24 +286,6 @@ def raising(error: Exception) -> Callable[..., None]:
         raise error
 
     return train
-
-
-def test_seeds_with_several_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each launch has its own seed and name, and the file behind the link; a resumed run has its folder."""
-    launched: list[list[str]] = []
-    monkeypatch.setattr("recsys_rl.cli.train.launch", lambda argv, size: launched.append([*argv, str(size)]))
-    words = ["--num-processes=2", "--seeds", "1,5", "--name=n", "--data", "synthetic"]
-    Path("link.pt").symlink_to("run.pt")
-    assert main(["train", *words, "--init_from=link.pt"]) == 0
-    own = ["--num-processes=2", "--data", "synthetic", "--seed"]
-    assert launched == [[*own, x, "--name", f"n-{x}", "--init-from", "run.pt", "2"] for x in "15"]
-    launched.clear()
-    train(settings(*steps(1)))
-    config = load(FIRST / "ppo.pt").config
-    changed = Config(**{**vars(config), "train_config": TrainConfig(num_processes=2)})
-    monkeypatch.setattr("recsys_rl.checkpoint.load", lambda *_: types.SimpleNamespace(config=changed))
-    assert main(["train", "--resume", "--threads", "2"]) == 0
-    assert launched == [["--threads", "2", "--run", str(FIRST), "2"]]
 
 
 # ---- from Python

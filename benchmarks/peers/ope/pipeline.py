@@ -2,10 +2,9 @@
 
     V/bin/python benchmarks/peers/ope/pipeline.py FOLDER
 
-FOLDER has ``decisions-NAME.npz``, ``slates-NAME.npz`` and ``clips.json`` (a clip and the grid of each
-estimator that has one). The line of JSON has the versions and, of each log, the ``values`` of its
-estimators, ``chosen`` clips, ``widths`` of bootstrap intervals, and ``refused``: the error of `mips` where
-the weights of clusters are to be fitted.
+FOLDER has ``decisions-NAME.npz``, ``slates-NAME.npz`` and ``clips.json`` (the clip of each estimator that
+has one). The line of JSON has the versions and, of each log, the ``values`` of its estimators, ``widths`` of
+bootstrap intervals, and ``refused``: the error of `mips` where the weights of clusters are to be fitted.
 """
 
 from __future__ import annotations
@@ -27,15 +26,7 @@ PLAIN = {
     "dr": ope.DoublyRobust,
     "sndr": ope.SelfNormalizedDoublyRobust,
 }
-CLIPPED = {
-    "clipped-ips": (ope.InverseProbabilityWeighting, ope.InverseProbabilityWeightingTuning),
-    "switch-dr": (ope.SwitchDoublyRobust, ope.SwitchDoublyRobustTuning),
-    "dros": (ope.DoublyRobustWithShrinkage, ope.DoublyRobustWithShrinkageTuning),
-    "sg": (
-        ope.SubGaussianInverseProbabilityWeighting,
-        ope.SubGaussianInverseProbabilityWeightingTuning,
-    ),
-}
+CLIPPED = {"clipped-ips": ope.InverseProbabilityWeighting, "dros": ope.DoublyRobustWithShrinkage}
 SLATES = {
     "sips": (ope.SlateStandardIPS, "pscore", "evaluation_policy_pscore"),
     "iips": (
@@ -47,31 +38,18 @@ SLATES = {
 }
 
 
-def tuners(kind: Any, grid: list[float]) -> dict[str, Any]:
-    """Its ways to choose a clip from a grid, by name; the first is its own default."""
-    return {
-        "slope": kind(lambdas=list(grid)),
-        "bound": kind(lambdas=list(grid), tuning_method="mse"),
-        "error": kind(lambdas=list(grid), tuning_method="mse", use_bias_upper_bound=False),
-    }
-
-
-def of_decisions(log: Any, clips: dict[str, Any]) -> dict[str, Any]:
+def of_decisions(log: Any, clips: dict[str, float]) -> dict[str, Any]:
     """All estimates of a log of single decisions."""
     known = {name: log[name] for name in ("reward", "action", "pscore", "action_dist", "position")}
     known["estimated_rewards_by_reg_model"] = log["q"]
-    values, widths, chosen = {}, {}, {}
+    values, widths = {}, {}
     for name, kind in PLAIN.items():
         values[name] = float(kind().estimate_policy_value(**known))
         if name != "dm":
             found = kind().estimate_interval(**known, n_bootstrap_samples=SAMPLES, random_state=0)
             widths[name] = found["95.0% CI (upper)"] - found["95.0% CI (lower)"]
-    for name, (kind, tuned) in CLIPPED.items():
-        clip, grid = clips[name]
-        values[name] = float(kind(lambda_=clip).estimate_policy_value(**known))
-        for way, tuner in tuners(tuned, grid).items():
-            tuner.estimate_policy_value(**known)
-            chosen[f"{name}, {way}"] = float(tuner.best_hyperparam)
+    for name, kind in CLIPPED.items():
+        values[name] = float(kind(lambda_=clips[name]).estimate_policy_value(**known))
     marginal = ope.MarginalizedInverseProbabilityWeighting(n_actions=int(log["q"].shape[1]))
     embedded = {"pi_b": log["pi_b"], "action_embed": log["clusters"], "context": log["context"]}
     values["mips"] = float(marginal.estimate_policy_value(**known, **embedded, p_e_a=log["p_e_a"]))
@@ -80,7 +58,7 @@ def of_decisions(log: Any, clips: dict[str, Any]) -> dict[str, Any]:
         refused = ""
     except TypeError as error:
         refused = str(error)
-    return {"values": values, "widths": widths, "chosen": chosen, "refused": refused}
+    return {"values": values, "widths": widths, "refused": refused}
 
 
 def of_slates(log: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from recsys_rl.recommender.visit import NOON
-from recsys_rl.serving.draw_request import DrawRequest, draw
-from recsys_rl.serving.versions import open_version
+from recsys_rl.serving.draw.draw_request import DrawRequest, draw
+from recsys_rl.serving.draw.versions import open_version
 
 CHECKPOINT = "CHECKPOINT"
 """The environment variable that names the policy."""

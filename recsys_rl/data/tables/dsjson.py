@@ -1,8 +1,8 @@
-"""Logs of Vowpal Wabbit (dsjson) as tables of decisions: one line in, one row out.
+"""Logs of Vowpal Wabbit 9.11 (dsjson) as tables of decisions: one line in, one row out.
 
-Such a line is one event: the features of the context and of its actions (``c``), the action that was chosen,
-its probability and its cost. With ``_outcomes`` it has several slots, whose actions are the places of a
-slate. docs/09_logs.md lists what is read and what is lost.
+Such a line is one event: the features of the context and of its actions (``c``), the actions as they were
+ranked with the chosen one first, their probabilities and the cost. With ``_outcomes`` it has several slots,
+whose actions are the places of a slate. docs/09_logs.md lists what is read and what is lost.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ SUM = 1e-3
 MOST_FEATURES = 200
 """Features of the context that become columns: those that the most lines have."""
 LARGEST = 10**300
-"""Whole numbers beyond it do not fit a float."""
+"""Numbers from it on are not read."""
 LONGEST_ID = 60
 """Characters of an id that is made of an action's features."""
-_OBSERVED = ("v", "RewardValue")
 
 
 class BrokenLineError(Exception):
@@ -48,7 +47,7 @@ class _Decision:
     context: dict[str, Any]
     shown: list[str]  # (K,) ids
     chances: list[float]  # (K,) of each place
-    reward: float | list[float] | None  # of the whole or of each place; None: no outcome is in the line
+    reward: float | list[float]  # of the whole or of each place
     candidates: list[str]
 
 
@@ -64,19 +63,15 @@ class Decisions:
         self.items: dict[str, dict[str, Any]] = {}  # features by id
         self.left: Counter[str] = Counter()  # lines that are left out, by the reason
         self._varying: set[str] = set()  # features that differ between decisions of one item
-        self._observed: dict[str, float] = {}  # rewards by event, of lines that are not decisions
-        self._has_costs = False  # some line has a cost: then lines without one have no outcome
-        self._has_observations = False
         self._rare = 0  # features of the context that become no columns
-        self._slots = 0  # lines with features of their slots
-        self._of_slots = 0  # lines that tell which action may stand at which place
+        self._slots = 0  # lines with features of their slots, or that tell which action may stand at which
         self._events: set[str] = set()
         self._seen: dict[str, tuple[str, dict[str, Any]]] = {}  # ids and features by the texts of actions
 
     def add(self, number: int, line: Mapping[str, Any]) -> None:
         """Add a line. Raises BrokenLineError."""
         if not is_dsjson(line):
-            self._observe(line)
+            self.left["that are not decisions"] += 1
             return
         if line.get("_skipLearn") is True:
             self.left["with _skipLearn"] += 1
@@ -91,16 +86,19 @@ class Decisions:
         chosen, chances, reward = (
             _single(line, actions) if outcomes is None else _places(line, outcomes, context, actions)
         )
-        pdrop = _number(line.get("pdrop", 0.0), "pdrop")
-        if not 0 <= pdrop < 1:
-            raise BrokenLineError(f"has the pdrop {pdrop:g}, which is not from 0 up to 1")
+        pdrop = _number(line.get("pdrop", 0.0), "pdrop", 0.0, 1.0)
+        seen = once(flat({name: x for name, x in context.items() if name != "_multi"}))
+        self._events.add(event)
+        if reward is None:
+            self.left["without an outcome (_label_cost)"] += 1
+            return
         self.rows.append(
             _Decision(
                 number,
                 event,
                 _text(line.get("Timestamp")),
                 1 / (1 - pdrop),
-                once(flat({name: x for name, x in context.items() if name != "_multi"})),
+                seen,
                 chosen,
                 chances,
                 reward,
@@ -109,35 +107,15 @@ class Decisions:
         )
         for name, features in named:  # of sound lines alone
             self._keep(name, features)
-        self._events.add(event)
-        parts = (line, *(outcomes or ()))
-        self._has_costs |= any(of.get("_label_cost") is not None for of in parts)
-        self._has_observations |= any("o" in of or "_o" in of for of in parts)
-        slots = context.get("_slots")
-        if isinstance(slots, list):
-            self._slots += any(
-                not name.startswith("_") for slot in slots if isinstance(slot, dict) for name in slot
-            )
-        self._of_slots += _by_slot(context["_multi"])
-
-    def _observe(self, line: Mapping[str, Any]) -> None:
-        """Keep the reward of a line that is not a decision, for the event that it names."""
-        value = next((line[name] for name in _OBSERVED if name in line), None)
-        event = _text(line.get("EventId"))
-        known = isinstance(value, int | float) and abs(value) < LARGEST and bool(event)
-        if known:
-            self._has_observations = True
-            self._observed[event] = self._observed.get(event, 0.0) + float(value)  # type: ignore[arg-type]
-        self.left["observations of an event" if known else "that are not decisions"] += 1
+        self._slots += _tells_of_slots(context)
 
     def _named(self, action: Any) -> tuple[str, dict[str, Any]]:
         """The id and the features of an action."""
         text = repr(action)
         if text not in self._seen:
-            if not isinstance(action, dict):
-                raise BrokenLineError("has an action that is not an object")
-            features = once(flat(action))
-            self._seen[text] = _id_of(action, features), features
+            found = action if isinstance(action, dict) else {}
+            features = once(flat(found))
+            self._seen[text] = _id_of(found, features), features
         return self._seen[text]
 
     def _keep(self, name: str, features: dict[str, Any]) -> None:
@@ -149,7 +127,7 @@ class Decisions:
 
     def table(self) -> tuple[dict[str, list[Any]], list[int]]:
         """The columns of the decisions, and the line of each."""
-        rows = self._thinned(self._with_outcomes())
+        rows = self._thinned(self.rows)
         if not rows:
             return {}, []
         columns: dict[str, list[Any]] = {}
@@ -199,23 +177,8 @@ class Decisions:
             more = f"{MOST_FEATURES} others stand in more lines"
             yield f"features of the context that are not read, as {more}: {self._rare:,}"
         if self._slots:
-            yield f"features of slots are not read ({amount(self._slots, 'line')})"
-        if self._of_slots:
-            yield f"which action may stand at which place is not read ({amount(self._of_slots, 'line')})"
-
-    def _with_outcomes(self) -> list[_Decision]:
-        """The decisions that have a cost; of a file without costs all, with what was observed."""
-        if all(row.reward is not None for row in self.rows):
-            return self.rows
-        if self._has_costs or not self._has_observations:
-            kept = [row for row in self.rows if row.reward is not None]
-            self.left["without an outcome"] += len(self.rows) - len(kept)
-            return kept
-        self.left.pop("observations of an event", None)
-        return [
-            row if row.reward is not None else _replaced(row, self._observed.get(row.event, _nothing(row)))
-            for row in self.rows
-        ]
+            of = amount(self._slots, "line")
+            yield f"features of slots, and which action may stand at which, are not read ({of})"
 
     def _thinned(self, rows: list[_Decision]) -> list[_Decision]:
         """The rows, each kept with a probability in proportion to its weight, by the hash of its event.
@@ -241,114 +204,84 @@ class Decisions:
 
 def _single(line: Mapping[str, Any], actions: list[str]) -> _Choice:
     """The chosen action, its probability and its reward."""
-    order = line.get("a")
-    if order is not None:
-        order = [place - 1 for place in _places_of(order, "a", len(actions), 1)]
-    places = {
-        "_labelIndex": _whole(line, "_labelIndex", 0),
-        "_label_Action": _whole(line, "_label_Action", 1),
-        "a": order[0] if order else None,
-    }
-    known = {name: place for name, place in places.items() if place is not None}
-    if not known:
-        raise BrokenLineError("names no chosen action (a, _labelIndex or _label_Action)")
-    if len(set(known.values())) > 1:
-        raise BrokenLineError(f"names two chosen actions ({', '.join(known)})")
-    (place,) = set(known.values())
-    if not 0 <= place < len(actions):
-        raise BrokenLineError(f"has no action {place + 1}")
-    every = None if "p" not in line else _distribution(line["p"], len(actions), "p")
-    if every is not None and order is not None and len(order) < len(every):
-        raise BrokenLineError(f"has {len(order)} actions in a and {len(every)} probabilities in p")
-    chosen = actions[place]
-    if "_label_probability" in line:
-        chance = _number(line["_label_probability"], "_label_probability")
-    elif every is not None and order is not None:
-        chance = every[order.index(place)]
-    else:
-        raise BrokenLineError("has no probability (_label_probability or p)")
-    if every is not None and order is not None and actions.count(chosen) > 1:  # an item that stands twice
+    order, every = _ranking(line, "a", "p", len(actions), 1)
+    told = {"_labelIndex": order[0], "_label_Action": order[0] + 1}
+    if any(line.get(name) not in (None, place) for name, place in told.items()):
+        raise BrokenLineError(f"names another action in {' or '.join(told)} than first in a")
+    chosen = actions[order[0]]
+    chance = _number(line.get("_label_probability", every[0]), "_label_probability", 0.0, 1 + SUM)
+    if actions.count(chosen) > 1:  # an item that stands twice
         chance = sum(p for p, at in zip(every, order, strict=True) if actions[at] == chosen)
-    if not 0 < chance <= 1 + SUM:
-        raise BrokenLineError(f"has the probability {chance:g}, which is not above 0 and up to 1")
-    return [chosen], [min(chance, 1.0)], _reward(line, "o")
+    return [chosen], [_above_zero(chance)], _reward(line)
 
 
 def _places(
     line: Mapping[str, Any], outcomes: Any, context: Mapping[str, Any], actions: list[str]
 ) -> _Choice:
     """The actions of the slots, the probability of each given those before, and the rewards."""
-    if not isinstance(outcomes, list) or not outcomes or not all(isinstance(x, dict) for x in outcomes):
-        raise BrokenLineError("has _outcomes that are not a list of objects")
     slots = context.get("_slots")
-    if isinstance(slots, list) and len(slots) != len(outcomes):
-        raise BrokenLineError(f"has {len(slots)} slots and {len(outcomes)} outcomes")
+    sound = isinstance(outcomes, list) and outcomes and all(isinstance(x, dict) for x in outcomes)
+    if not sound or (isinstance(slots, list) and len(slots) != len(outcomes)):
+        raise BrokenLineError("has no outcome of each slot in _outcomes")
     own = _by_slot(context["_multi"])
     chosen, chances, rewards = [], [], []
     for slot, outcome in enumerate(outcomes):
         here = [
             x for x, of in zip(actions, context["_multi"], strict=True) if not own or of["_slot_id"] == slot
         ]
-        order = _places_of(outcome.get("_a"), "_a", len(here), 0)
-        every = _distribution(outcome.get("_p"), len(order), "_p")
+        order, every = _ranking(outcome, "_a", "_p", len(here), 0)
         chosen.append(here[order[0]])
-        chances.append(every[0])
-        rewards.append(_reward(outcome, "_o"))
-    if not min(chances) > 0:
-        raise BrokenLineError("has the probability 0 for what it chose")
+        chances.append(_above_zero(every[0]))
+        rewards.append(_reward(outcome))
     if len(set(chosen)) < len(chosen):
         raise BrokenLineError("shows an item at two places")
-    whole, known = _reward(line, "o"), [reward for reward in rewards if reward is not None]
+    whole, known = _reward(line), [reward for reward in rewards if reward is not None]
     if not known or (whole is not None and len(known) < len(rewards)):
         return chosen, chances, whole
     return chosen, chances, [reward or 0.0 for reward in rewards] if len(rewards) > 1 else known[0]
 
 
-def _reward(of: Mapping[str, Any], observations: str) -> float | None:
-    """Minus the cost of a line or an outcome; without one the sum of what was observed; None without both."""
-    if of.get("_label_cost") is not None:
-        return 0.0 - _number(of["_label_cost"], "_label_cost")
-    seen = of.get(observations)
-    if not isinstance(seen, list) or not seen:
-        return None  # nothing was observed, or not yet
-    values = [x.get("v") if isinstance(x, dict) else x for x in seen]
-    return sum(_number(value, observations) for value in values if value is not None)
+def _reward(of: Mapping[str, Any]) -> float | None:
+    """Minus the cost of a line or an outcome; None without one."""
+    cost = of.get("_label_cost")
+    return None if cost is None else 0.0 - _number(cost, "_label_cost")
 
 
-def _number(value: Any, name: str) -> float:
-    sound = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+def _number(value: Any, name: str, least: float = -LARGEST, most: float = LARGEST) -> float:
+    """A number from ``least`` up to, but not, ``most``."""
+    sound = isinstance(value, int | float) and not isinstance(value, bool) and least <= value < most
     if not sound:  # NaN is not smaller
-        raise BrokenLineError(f"has {short(value)} for {name}, which is not a finite number")
+        raise BrokenLineError(f"has {short(value)} for {name}, not a number from {least:g} up to {most:g}")
     return float(value)
 
 
-def _whole(line: Mapping[str, Any], name: str, first: int) -> int | None:
-    """The place of an action by its number, of which the lowest is ``first``; None without one."""
-    value = line.get(name)
-    if value is None:
-        return None
-    if type(value) is not int:
-        raise BrokenLineError(f"has {short(value)} for {name}, which is not a whole number")
-    return value - first
+def _above_zero(chance: float) -> float:
+    if not chance > 0:
+        raise BrokenLineError("has the probability 0 for what it chose")
+    return min(chance, 1.0)
 
 
-def _places_of(order: Any, name: str, number: int, first: int) -> list[int]:
-    """The numbers of actions, the chosen one first; they begin with ``first``."""
-    sound = isinstance(order, list) and order and all(type(x) is int for x in order)
-    if not sound or len(set(order)) < len(order):
-        raise BrokenLineError(f"has no list of different actions in {name}")
-    if not first <= min(order) <= max(order) < number + first:
-        raise BrokenLineError(f"names an action in {name} that is not among its {number}")
-    return list(order)
+def _ranking(of: Mapping[str, Any], a: str, p: str, number: int, first: int) -> tuple[list[int], list[float]]:
+    """The places of actions in their order, the chosen one first, and the probability of each.
+
+    The keys ``a`` and ``p`` hold them; of ``number`` actions the lowest is ``first``.
+    """
+    order, chances = (value if isinstance(value, list) else [] for value in (of.get(a), of.get(p)))
+    known = all(type(x) is int and first <= x < number + first for x in order)
+    if not order or not known or len(set(order)) < len(order):
+        raise BrokenLineError(f"has no list of different ones of its {number} actions in {a}")
+    values = [_number(x, p, 0.0) for x in chances]
+    if len(values) != len(order) or abs(sum(values) - 1) > SUM:
+        raise BrokenLineError(f"has no probabilities of the actions in {p} whose sum is 1")
+    return [place - first for place in order], values
 
 
-def _distribution(chances: Any, number: int, name: str) -> list[float]:
-    if not isinstance(chances, list) or len(chances) != number:
-        raise BrokenLineError(f"has no list of {number} probabilities in {name}")
-    values = [_number(chance, name) for chance in chances]
-    if min(values) < 0 or abs(sum(values) - 1) > SUM:
-        raise BrokenLineError(f"has probabilities in {name} whose sum is {sum(values):g} and not 1")
-    return values
+def _tells_of_slots(context: Mapping[str, Any]) -> bool:
+    """True if a line has features of its slots, or tells which action may stand at which."""
+    slots = context.get("_slots")
+    found = slots if isinstance(slots, list) else ()
+    named = [name for slot in found if isinstance(slot, dict) for name in slot]
+    return _by_slot(context["_multi"]) or any(not name.startswith("_") for name in named)
 
 
 def _by_slot(actions: Sequence[Any]) -> bool:
@@ -356,20 +289,11 @@ def _by_slot(actions: Sequence[Any]) -> bool:
     return bool(actions) and all(isinstance(of, dict) and "_slot_id" in of for of in actions)
 
 
-def _nothing(row: _Decision) -> float | list[float]:
-    """The reward 0, of each place where there are several."""
-    return [0.0] * len(row.shown) if len(row.shown) > 1 else 0.0
-
-
 def _of_one_kind(rows: Sequence[_Decision]) -> list[Any]:
     """The rewards by place; of the whole in all rows, if those of a row are known for the whole alone."""
     if all(isinstance(row.reward, list) or len(row.shown) == 1 for row in rows):
         return [row.reward for row in rows]
     return [sum(row.reward) if isinstance(row.reward, list) else row.reward for row in rows]
-
-
-def _replaced(row: _Decision, reward: float | list[float]) -> _Decision:
-    return _Decision(**{**vars(row), "reward": reward})
 
 
 def _id_of(action: Mapping[str, Any], features: Mapping[str, Any]) -> str:
@@ -428,9 +352,7 @@ def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
 
 
 def _sound(name: str, value: Any) -> Any:
-    if type(value) is int and not -LARGEST < value < LARGEST:
-        raise BrokenLineError(f"has a number of over 300 digits in {short(name)}")
-    return value
+    return value if type(value) is not int or abs(value) < LARGEST else _number(value, name)
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Data frames in place of paths: any object with an Arrow stream (polars, pandas, pyarrow, duckdb).
+"""Data frames in place of paths: those of pandas, and any with an Arrow stream (polars, pyarrow, duckdb).
 
 A frame becomes a Parquet file, which is read as any other. Its name is made of its content, so the same frame
 is the same file.
@@ -17,10 +17,11 @@ from typing import Any
 import polars as pl
 
 from recsys_rl.data.tables.columns import A_FRAME, FRAMES, log_name
+from recsys_rl.data.tables.pandas_frames import from_pandas, is_pandas
 from recsys_rl.errors import UserError, error_text, one_line, short
 from recsys_rl.utils.files import write_bytes
 
-_KINDS = "a data frame of polars, pandas (with pyarrow), pyarrow or duckdb"
+_KINDS = "a data frame of polars, pandas, pyarrow or duckdb"
 
 
 def files_of_frames(log: object, folder: Path) -> tuple[str, ...]:
@@ -56,11 +57,11 @@ def with_files(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             raise UserError(text[:1].upper() + text[1:]) from error
 
 
-def _frame(table: object) -> pl.DataFrame:
-    if not hasattr(table, "__arrow_c_stream__"):
+def _frame(table: Any) -> pl.DataFrame:
+    if not is_pandas(table) and not hasattr(table, "__arrow_c_stream__"):
         raise UserError(f"log is {short(table)}, which has no Arrow stream: give a path, or {_KINDS}.")
     try:
-        frame = pl.DataFrame(table)
+        frame = from_pandas(table) if is_pandas(table) else pl.DataFrame(table)
     except (ImportError, TypeError, ValueError, RuntimeError, pl.exceptions.PolarsError) as error:
         reason = one_line(error_text(error)).rstrip(".")
         raise UserError(

@@ -8,18 +8,18 @@ policy: so the policy reads other items by the same numbers.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.pieces import MOST_TEXTS, Piece, pieces_text, read_pieces
+from recsys_rl.data.timeline import ALWAYS, COLUMNS, NEVER, Clock, ItemTimeline
 from recsys_rl.types import Catalogue, ItemFeature
 
 Features = Mapping[str, Any]
@@ -34,12 +34,6 @@ NOTHING = "[]"
 """The facts of items that are known by their ids alone."""
 
 
-STOCK, TIMES = ("stock_from", "stock_to"), ("available_from", "available_to")
-"""Columns of the first moment at which an item could be shown, and of the first at which it could no more: on
-the clock of a log's column `stock`, as exports of a record have it, or of its times."""
-ALWAYS, NEVER = -(1 << 62), 1 << 62
-
-
 class StockItem(NamedTuple):
     """One item of a team's place."""
 
@@ -47,12 +41,8 @@ class StockItem(NamedTuple):
     title: str
     features: Features
     live: bool = True  # it may be shown from now on
-    since: int = ALWAYS  # moments of the log, whose clock ``Clock`` names
+    since: int = ALWAYS  # moments on the clock of the log (data/timeline.py)
     until: int = NEVER
-
-
-Clock = Literal["", "stock", "time"]
-"""The clock of ``StockItem.since`` and ``until``; "": each item could be shown at any time."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,7 @@ class ItemEncoding:
         attributes: dict[str, Tensor] = {"genres": genres}
         if clock:
             ends = torch.tensor([(item.since, item.until) for item in items], dtype=torch.int64).view(-1, 2)
-            attributes |= dict(zip(STOCK if clock == "stock" else TIMES, ends.unbind(1), strict=True))
+            attributes |= dict(zip(COLUMNS[clock], ends.unbind(1), strict=True))
         features = [ItemFeature("genres", "tags", self.genres)]
         if self.vector:
             none = [0.0] * self.vector
@@ -150,57 +140,12 @@ def items_of(catalogue: Catalogue) -> list[StockItem]:
     rows = json.loads(catalogue.facts) or [{}] * catalogue.num_items
     if rows and rows[0].get(EMBEDDING) == 0:
         rows = [{**row, EMBEDDING: own} for row, own in zip(rows, catalogue.embedding.tolist(), strict=True)]
-    names = {"stock": STOCK, "time": TIMES}.get(clock_of(catalogue), ())
-    ends = [catalogue.attributes[name].tolist() for name in names] or [
-        [moment] * catalogue.num_items for moment in (ALWAYS, NEVER)
-    ]
+    timeline = ItemTimeline.of(catalogue)
+    ends = timeline.since.tolist(), timeline.until.tolist()
     return [
         StockItem(catalogue.id_of(at), catalogue.title(at), *of_row)
         for at, of_row in enumerate(zip(rows, catalogue.available.tolist(), *ends, strict=True))
     ]
-
-
-def clock_of(catalogue: Catalogue) -> Clock:
-    """The clock by which the items come and go in a log."""
-    if STOCK[0] in catalogue.attributes:
-        return "stock"
-    return "time" if TIMES[0] in catalogue.attributes else ""
-
-
-def there(catalogue: Catalogue, moments: Tensor) -> Tensor:
-    """(E, I) bool: the items that could be shown at each of the moments (E,)."""
-    since, until = (
-        catalogue.attributes[name] for name in (STOCK if clock_of(catalogue) == "stock" else TIMES)
-    )
-    at = moments.unsqueeze(1)
-    return (since <= at) & (at < until)
-
-
-def there_now(catalogue: Catalogue) -> Tensor:
-    """(I,) bool: the items without an end."""
-    return catalogue.attributes[(STOCK if clock_of(catalogue) == "stock" else TIMES)[1]] == NEVER
-
-
-def then_and_now(catalogue: Catalogue) -> Catalogue:
-    """The catalogue in which items that are gone count as never there.
-
-    An item of which more is known by now stands in several rows: it is not gone by its former ones.
-    """
-    name = (STOCK if clock_of(catalogue) == "stock" else TIMES)[1]
-    stays = of_ids(first_rows(catalogue), there_now(catalogue).unsqueeze(0))[0]
-    until = catalogue.attributes[name].masked_fill(~stays, ALWAYS)
-    return dataclasses.replace(catalogue, attributes={**catalogue.attributes, name: until})
-
-
-def first_rows(catalogue: Catalogue) -> Tensor:
-    """(I,) int64: the first row with the id of each row."""
-    first: dict[int | str, int] = {}
-    return torch.tensor([first.setdefault(catalogue.id_of(row), row) for row in range(catalogue.num_items)])
-
-
-def of_ids(first: Tensor, rows: Tensor) -> Tensor:
-    """(E, I) bool: all rows of the ids that have one in ``rows`` (E, I). ``first`` is ``first_rows``."""
-    return torch.zeros(rows.shape).index_add(1, first, rows.float())[:, first] > 0
 
 
 def facts_text(rows: Sequence[Features]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys_rl.data import timeline
 from recsys_rl.data.tables.cells import Cells
-from recsys_rl.data.tables.item_encoding import (
-    ALWAYS,
-    EMBEDDING,
-    GENRES,
-    NOTHING,
-    STOCK,
-    TIMES,
-    YEAR,
-    Clock,
-    StockItem,
-    fitted,
-)
-from recsys_rl.data.tables.item_encoding import NEVER as EVER
+from recsys_rl.data.tables.item_encoding import EMBEDDING, GENRES, NOTHING, YEAR, StockItem, fitted
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.data.tables.schema import COLUMNS, ITEMS, common_names, find_columns, plain_name
 from recsys_rl.data.tables.times import format_in, seconds
 from recsys_rl.data.tables.values import label, no_value, on, whole_number
+from recsys_rl.data.timeline import ALWAYS, NEVER, STOCK, TIMES, Clock, ItemTimeline
 from recsys_rl.errors import listed, one_line, short
 from recsys_rl.types import Catalogue, ItemFeature, UserError
 
@@ -59,7 +49,7 @@ class ItemFacts:
     years: Mapping[Any, float] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
     embeddings: Mapping[Any, Tensor] = field(default_factory=dict)  # (D,) float32 each; {} or of every id
-    # With columns of moments (item_encoding.py) an id may have several rows. The last one is known by the id,
+    # With columns of moments (data/timeline.py) an id may have several rows. The last one is known by the id,
     # and the others by a key, ``former``, in the order of the file.
     clock: Clock = ""
     periods: Mapping[Any, tuple[int, int]] = field(default_factory=dict)  # by id or key
@@ -67,6 +57,53 @@ class ItemFacts:
     columns: Collection[str] = ()  # of the file, also those without a value, by the names of attributes
     repeats: bool = False  # an id stands in several rows, the first of which is kept
     note: str = ""
+
+    def timeline(self, ids: Sequence[Any]) -> ItemTimeline:
+        """The periods of these ids; one of which the file says nothing could be shown at any time."""
+        periods: dict[Any, list[tuple[int, int]]] = {id_: [] for id_ in ids}
+        for key, period in self.periods.items():
+            periods.get(self.former.get(key, key), []).append(period)
+        rows = [(id_, *ends) for id_, own in periods.items() for ends in own or [(ALWAYS, NEVER)]]
+        ends = torch.tensor([row[1:] for row in rows], dtype=torch.int64).view(-1, 2)
+        return ItemTimeline(tuple(row[0] for row in rows), ends[:, 0], ends[:, 1], self.clock)
+
+    def then(self, later: ItemFacts) -> ItemFacts:
+        """The facts of both; where ``later`` has a column, it has the word on the items that it knows.
+
+        Raises UserError for vectors of two lengths, and where both tell when items could be shown.
+        """
+        if self.clock and later.clock:
+            raise UserError("both files tell when an item could be shown: leave these columns out of one")
+        sizes = {len(next(iter(of.embeddings.values()))) for of in (self, later) if of.embeddings}
+        if len(sizes) > 1:
+            raise UserError(
+                f"embeddings of {min(sizes)} and {max(sizes)} numbers: give vectors of one length"
+            )
+        known = {*later.ids}
+
+        def both(old: Mapping[Any, Any], new: Mapping[Any, Any], told: bool) -> dict[Any, Any]:
+            return {id_: value for id_, value in old.items() if not told or id_ not in known} | {**new}
+
+        mine, theirs = self.attributes, later.attributes
+        return replace(
+            later,
+            ids=[*(id_ for id_ in self.ids if id_ not in known), *later.ids],
+            titles=both(self.titles, later.titles, False),
+            genres=both(self.genres, later.genres, bool(later.genres)),
+            genres_column=(later if later.genres else self).genres_column,
+            years=both(self.years, later.years, bool(later.years)),
+            attributes={
+                name: both(mine.get(name, {}), theirs.get(name, {}), name in later.columns)
+                for name in dict.fromkeys((*mine, *theirs))
+            },
+            embeddings=both(self.embeddings, later.embeddings, False),
+            clock=later.clock or self.clock,
+            periods=both(self.periods, later.periods, bool(later.clock)),
+            former={**self.former, **later.former},
+            columns={*self.columns, *later.columns},
+            repeats=self.repeats or later.repeats,
+            note="; ".join(filter(None, (self.note, later.note))),
+        )
 
     def gaps(self, ids: Sequence[Any]) -> str:
         """A note about attributes that some of these items lack, and what ``encoded`` puts there; "" if none.
@@ -160,6 +197,23 @@ def read_items(
     )
 
 
+def read_item_files(
+    paths: Sequence[str | Path], item_column: str, text_ids: bool, known: Collection[str] = ()
+) -> ItemFacts:
+    """The facts of ``read_items`` in several files, of which a later one has the last word.
+
+    Raises UserError, also for files that don't fit each other.
+    """
+    facts = read_items(paths[0], item_column, text_ids, known)
+    for path in paths[1:]:
+        more = read_items(path, item_column, text_ids, {*known, *facts.attributes})
+        try:
+            facts = facts.then(more)
+        except UserError as error:
+            raise UserError(f"{' and '.join(map(one_line, paths))}: {error}.") from error
+    return facts
+
+
 def _plain(name: str) -> str:
     """The name of an attribute."""
     return re.sub(r"\W+", "_", name)
@@ -182,13 +236,12 @@ def _moments(file: str, rows: pl.DataFrame) -> tuple[Clock, pl.DataFrame]:
 
     Raises UserError for a value that is none.
     """
-    clocks: tuple[tuple[Clock, tuple[str, str]], ...] = (("stock", STOCK), ("time", TIMES))
-    for clock, names in clocks:
+    for clock, names in timeline.COLUMNS.items():
         there = [name for name in names if name in rows.columns]
         if not there:
             continue
         moments: list[Any] = []
-        for name, own, end in zip(names, MOMENTS, (ALWAYS, EVER), strict=True):
+        for name, own, end in zip(names, MOMENTS, (ALWAYS, NEVER), strict=True):
             if name not in there:
                 moments.append(pl.lit(end, pl.Int64).alias(own))
                 continue
@@ -363,10 +416,11 @@ def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
 def catalogue_of_items(ids: Sequence[Any], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
     """The catalogue of the items ``ids`` (I,), with encodings of their own (item_encoding.py).
 
-    ``shown`` (I,) float32, the share of rows that show an item, is the popularity; no reward of the log is in
-    a feature, so that cross-fitting leaks nothing.
+    An item that has changed has the features of its last row. ``shown`` (I,) float32, the share of rows that
+    show an item, is the popularity; no reward of the log is in a feature, so that cross-fitting leaks
+    nothing.
     """
-    items = stock_items(ids, facts)
+    items = stock_items(ids, replace(facts, former={}))
     return fitted(items)[0].catalogue(items, shown, source)
 
 
@@ -380,14 +434,14 @@ def stock_items(ids: Sequence[Any], facts: ItemFacts, last: int | None = None) -
     keys = [(key, id_) for key, id_ in facts.former.items() if id_ in wanted] + [(id_, id_) for id_ in ids]
     items = []
     for key, id_ in keys:
-        since, until = facts.periods.get(key, (ALWAYS, EVER))
+        since, until = facts.periods.get(key, (ALWAYS, NEVER))
         title, features = str(facts.titles.get(key, id_)), _features(key, facts, numbers)
         items.append(
             StockItem(
                 id_,
                 title,
                 features,
-                key == id_ and until > (EVER - 1 if last is None else last),
+                key == id_ and until > (NEVER - 1 if last is None else last),
                 since,
                 until,
             )

@@ -27,6 +27,8 @@ from recsys_rl.evaluation.report.page import Page, Row
 from recsys_rl.types import UserError
 
 RETURN = ("return_mean", "return_low", "return_high")
+LONG_NOTE = 200
+"""The most characters of a row's tuned values that the definitions show unfolded."""
 
 
 def returns_html(page: Page) -> str:
@@ -65,12 +67,13 @@ def _table(rows: Sequence[Row], columns: Sequence[Column], digits: int, yardstic
         cells = "".join(f"<td>{_cell(column, row, digits)}</td>" for column in columns)
         body += (
             f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}{mark}</th>'
-            f"<td>{number(row['return_mean'], digits)} <small>{interval(row, digits)}</small></td>"
-            f"{cells}</tr>"
+            f"<td>{number(row['return_mean'], digits)}</td>"
+            f'<td class="interval">{interval(row, digits)}</td>{cells}</tr>'
         )
     return (
         '<div class="wide-table"><table><caption class="hidden">Each policy in numbers</caption><thead><tr>'
-        f'<th scope="col">Policy</th><th scope="col">Return</th>{heads}</tr></thead>'
+        '<th scope="col">Policy</th><th scope="col">Return</th>'
+        f'<th scope="col" class="interval">95 % interval</th>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -130,17 +133,25 @@ def _definitions(page: Page, rows: Sequence[Row], columns: Sequence[Column]) -> 
     learned, lives = page.learned or (page.algo, f"{page.algo}-greedy"), words.has_lives(page.rows)
     reach, policies = words.planner_reach(page.planner_steps), [str(row["policy"]) for row in rows]
     definitions = [
-        (policy, words.define_policy(policy, learned, page.foreign, page.notes.get(policy, ""), reach))
+        (policy, words.define_policy(policy, learned, page.foreign, reach), page.notes.get(policy, ""))
         for policy in policies
     ]
     if page.yardstick is not None:
-        definitions.append(("yardstick", words.define_yardstick(page.yardstick, policies)))
+        definitions.append(("yardstick", words.define_yardstick(page.yardstick, policies), ""))
     meanings = {"Return": words.RETURN, **{column.head: column.meaning for column in columns}}
-    definitions += [(head, words.define_column(of, page.foreign, lives)) for head, of in meanings.items()]
+    definitions += [(head, words.define_column(of, page.foreign, lives), "") for head, of in meanings.items()]
     listed = "".join(
-        f"<div><dt>{text(name)}</dt><dd>{text(meaning)}</dd></div>" for name, meaning in definitions
+        f"<div><dt>{text(name)}</dt><dd>{text(meaning)}{_tuned(note)}</dd></div>"
+        for name, meaning, note in definitions
     )
     return f'<details open="open"><summary>Rows and columns defined</summary><dl>{listed}</dl></details>'
+
+
+def _tuned(note: str) -> str:
+    """The tuned values of a row, folded if they would fill more than a few lines."""
+    if len(note) <= LONG_NOTE:
+        return f" {text(note)}" if note else ""
+    return f'<details class="tuned"><summary>Its numbers</summary>{text(note)}</details>'
 
 
 def returns_chart_svg(

@@ -44,10 +44,8 @@ RETURN = (
 NO_DIFFERENCE = "no difference seen"
 
 
-def define_policy(
-    policy: str, learned: Sequence[str], episodes: bool, note: str = "", reach: str = "the session"
-) -> str:
-    """One or two sentences about a row of the table, and then ``note`` (for example tuned values).
+def define_policy(policy: str, learned: Sequence[str], episodes: bool, reach: str = "the session") -> str:
+    """One or two sentences about a row of the table.
 
     ``reach`` is what the planner simulates (``planner_reach``). ``learned`` are the rows of checkpoints: for
     each checkpoint one that draws items, and a ``-greedy`` one.
@@ -62,7 +60,7 @@ def define_policy(
     if policy.startswith(TRADE):
         meaning = "A heuristic of this platform's trade, tuned on training users."
     meaning = meaning or "Given to this evaluation beside the checkpoint."
-    return f"{meaning.format(item='action' if episodes else 'item', reach=reach)} {note}".strip()
+    return meaning.format(item="action" if episodes else "item", reach=reach)
 
 
 def planner_reach(steps: Sequence[int] | None) -> str:

@@ -90,7 +90,7 @@ class DecisionFacts:
     derived: bool = False  # a recorded log, whose sessions also determine what the policy knew
     sound: bool = True  # no row breaks a rule for which a reader refuses the log
     first: str = "row 1"  # the words for the first row
-    has_candidates: bool = False  # it has a column of the items that each row could show
+    has_candidates: bool = False  # it tells the items that each row could show
 
     @property
     def constant_share(self) -> float | None:

@@ -48,7 +48,7 @@ def survey_learnable(
         derived=choices.header is not None,
         sound=sound,
         first=choices.layout.table.place(1),
-        has_candidates="candidates" in choices.roles,
+        has_candidates=choices.has_candidates,
     )
 
 

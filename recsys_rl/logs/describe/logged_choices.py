@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import polars as pl
+import torch
 
+from recsys_rl.data.tables.items import read_items
 from recsys_rl.data.tables.layout import ROW, Layout
 from recsys_rl.data.tables.schema import COLUMNS, follows, named, of_propensities, value
 from recsys_rl.data.tables.times import seconds
 from recsys_rl.data.tables.values import Kind, as_texts, hashed, text
+from recsys_rl.data.timeline import ItemTimeline
 from recsys_rl.logs.decision_log import DecisionHeader
+from recsys_rl.logs.intervals import items_of_log
+
+
+def timeline_beside(paths: Sequence[Path], layout: Layout) -> ItemTimeline | None:
+    """The moments in the file of items beside an export of a record; None without one. Raises UserError."""
+    items = items_of_log([*map(str, paths)])
+    if items is None or "stock" not in layout.table.names or "item" not in layout.roles:
+        return None
+    facts = read_items(items, layout.roles["item"], True)
+    return facts.timeline(facts.ids) if facts.clock == "stock" else None
 
 
 class LoggedChoices:
     """The choices of the logging policy, one item a row."""
 
-    def __init__(self, layout: Layout, items: int, slate_size: int, header: DecisionHeader | None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        items: int,
+        slate_size: int,
+        header: DecisionHeader | None,
+        timeline: ItemTimeline | None = None,
+    ) -> None:
         """
         Args:
             layout: of a log of decisions, with all its columns.
             items: that are shown anywhere; ``slate_size`` of them in a row.
             header: that of a recorded log; None for another one.
+            timeline: of items that come and go.
         """
         self.layout, self.roles, self.names = layout, layout.roles, layout.table.names
         self.items, self.slate_size, self.header = items, slate_size, header
+        self.timeline = timeline
+
+    @property
+    def has_candidates(self) -> bool:
+        """True if the log tells the items that each row could show."""
+        return "candidates" in self.roles or self.timeline is not None
 
     def kind(self, cells: pl.Expr) -> Kind:
         """The type of an expression on the scan."""
@@ -54,7 +83,8 @@ class LoggedChoices:
     def could_show(self, item: int) -> pl.Expr:
         """True in the rows that could show the item with this hash."""
         if "candidates" not in self.roles:
-            return pl.lit(True)
+            of, mine = self.timeline, self.id_of(item)
+            return pl.lit(True) if of is None or mine not in of.distinct else self._number_there(of, mine) > 0
         lists = self.layout.entries(self.roles["candidates"]).fill_null([])
         return as_texts(lists, self.kind(lists)).list.contains(text(pl.lit(self.id_of(item)), pl.String()))
 
@@ -96,7 +126,8 @@ class LoggedChoices:
         if "candidates" in self.roles:
             return layout.entries(self.roles["candidates"]).fill_null([]).list.n_unique()
         if self.header is None:
-            every = pl.lit(max(self.items, len(named(self.names, "probability."))))
+            listed = max(self.items, len(named(self.names, "probability.")))
+            every = pl.lit(listed) if self.timeline is None else self._number_there(self.timeline)
             return every - (self._above if self._repeats else self._before)
         number = pl.lit(self.header.num_items)
         if self.header.interface.repeats:
@@ -106,6 +137,15 @@ class LoggedChoices:
         if "exclude" in self.names:
             number -= layout.entries("exclude").fill_null([]).list.len().cast(pl.Int64)
         return number
+
+    def _number_there(self, timeline: ItemTimeline, alone: str | None = None) -> pl.Expr:
+        """The number of items that were there at the moment of a row; of the one ``alone``, 0 or 1."""
+        moment = value(pl.col("stock"), self.layout.types["stock"], COLUMNS["stock"])
+        distinct = self.layout.scan.select(moment.alias("stock")).unique().drop_nulls()
+        known = self.layout.collect(distinct)["stock"].to_list()
+        there = timeline.ids_available_at(torch.tensor(known, dtype=torch.int64))
+        counts = there.sum(1) if alone is None else there[:, timeline.distinct.index(alone)].long()
+        return moment.replace_strict(known, counts.tolist(), default=None, return_dtype=pl.Int64)
 
     @cached_property
     def _repeats(self) -> bool:

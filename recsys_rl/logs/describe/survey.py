@@ -22,7 +22,7 @@ from recsys_rl.logs.describe.decision_survey import DecisionSurvey
 from recsys_rl.logs.describe.description import Description
 from recsys_rl.logs.describe.event_survey import EventSurvey
 from recsys_rl.logs.describe.learnable_survey import survey_learnable
-from recsys_rl.logs.describe.logged_choices import LoggedChoices
+from recsys_rl.logs.describe.logged_choices import LoggedChoices, timeline_beside
 from recsys_rl.logs.reader import check_file, files_of_log, header_of_log
 from recsys_rl.types import UserError
 from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
@@ -71,7 +71,8 @@ def describe(
             )
     description = replace(survey.facts(), catalogue_items=None if header is None else header.num_items)
     if isinstance(survey, DecisionSurvey) and description.items:
-        choices = LoggedChoices(survey.layout, description.items, description.slate_size, header)
+        timeline = None if recorded else timeline_beside(paths, survey.layout)
+        choices = LoggedChoices(survey.layout, description.items, description.slate_size, header, timeline)
         rewards = survey.rewards(description.ranges, (given or {}).get("reward") is not None)
         pieces = survey.context.pieces
         learnable = survey_learnable(choices, rewards, description.users, pieces, not problems)

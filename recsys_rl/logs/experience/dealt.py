@@ -67,6 +67,6 @@ def check_processes(name: str, sessions: int, processes: int) -> None:
     """Raise UserError about the log ``name`` if it has fewer sessions to learn from than processes."""
     if 0 < sessions < processes:
         raise UserError(
-            f"{name} has {amount(sessions, 'session')} to learn from, and --num-processes is {processes}: "
-            f"give at most {sessions}."
+            f"{name} has {amount(sessions, 'session')} to learn from, and {processes} processes learn: start "
+            f"at most {sessions}."
         )

@@ -27,11 +27,11 @@ from recsys_rl.logs.experience.logged import Logged
 from recsys_rl.logs.judges.best_item import BestItems, item_scores
 from recsys_rl.logs.judges.judge_run import ESTIMATES
 from recsys_rl.logs.ope.config import OpeConfig
-from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.ope import estimates, write_result
 from recsys_rl.logs.ope.playable import playable
 from recsys_rl.logs.ope.policies import Playable
 from recsys_rl.logs.ope.read_log import read_log
+from recsys_rl.logs.ope.result import LOGGED
 from recsys_rl.logs.ope.verdict import read_verdicts, verdict_lines
 from recsys_rl.logs.transitions import observations
 from recsys_rl.make import make_agent

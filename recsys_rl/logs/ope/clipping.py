@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from recsys_rl.logs.ope.diagnostics import standard_error
-from recsys_rl.logs.ope.estimators import MODEL, Estimator, Evidence
+from recsys_rl.logs.ope.estimators import GRID, MODEL, Estimator, Evidence
 
 WARNING = (
     "No promise of coverage: the clip was chosen on this log, and the interval does not cover the error that "
@@ -17,19 +15,16 @@ WARNING = (
 
 
 # argmin_c  se(c)^2 + (mean (w_c - w)(r - q))^2, with q = 0 where the estimator has no reward model
-def by_error(
-    estimator: Estimator, log: Evidence, users: Tensor | None = None, grid: Sequence[float] = ()
-) -> float:
-    """The c of the grid with the smallest estimated mean squared error; of equal ones the least biased.
+def by_error(estimator: Estimator, log: Evidence, users: Tensor | None = None) -> float:
+    """The c of ``GRID`` with the smallest estimated mean squared error; of equal ones the least biased.
 
-    ``users`` (N,): the error is estimated over users. ``grid``: another than the estimator's.
+    ``users`` (N,): the error is estimated over users.
     """
     assert estimator.clip is not None
     residual = log.residual if MODEL in estimator.needs else log.rewards
     errors = []
-    grid = grid or estimator.clip.grid
-    for clip in grid:
-        bias = ((estimator.clip.weight(log.weights, clip) - log.weights) * residual).mean()
+    for clip in GRID:
+        bias = ((estimator.clip(log.weights, clip) - log.weights) * residual).mean()
         errors.append(standard_error(estimator.clipped(log, clip), users) ** 2 + bias**2)
     error = torch.stack(errors)
-    return grid[int((error <= error.min() * (1 + 1e-12)).nonzero().max())]
+    return GRID[int((error <= error.min() * (1 + 1e-12)).nonzero().max())]

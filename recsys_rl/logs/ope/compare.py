@@ -11,9 +11,8 @@ from torch import Tensor
 
 from recsys_rl.logs.ope.anytime import radius
 from recsys_rl.logs.ope.diagnostics import FEW, MOST_MOVE, standard_error, user_terms
-from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.lower import LOWER, SingleDecisions
-from recsys_rl.logs.ope.result import Difference, Estimate, WorldCheck
+from recsys_rl.logs.ope.result import LOGGED, Difference, Estimate, WorldCheck
 
 MODELS = ("world", "fqe", "dm")
 """Estimators without weights, in the order in which they stand in for the recommended one."""

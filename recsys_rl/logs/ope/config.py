@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from recsys_rl.data.tables.columns import DecisionFile, log_name
 from recsys_rl.evaluation.policies import check_once
-from recsys_rl.logs.ope.judge import LOGGED
+from recsys_rl.logs.ope.result import LOGGED
 from recsys_rl.settings.fields import Count, Range, Share, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.settings.shared import Seed
@@ -58,7 +58,8 @@ class OpeConfig(DecisionFile):
     target: str | None = None
     """CSV or Parquet file with the probabilities of another policy: session, step, propensity."""
     items: str | None = None
-    """File about the items of your own log: id, genres, and any other column."""
+    """File about the items of your own log: id, genres, and any other column. With --checkpoint: new items,
+    which its policy then knows by their features."""
     json: str | None = None
     """Write all estimates to this file."""
     discount: Share = 1.0

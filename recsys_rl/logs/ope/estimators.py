@@ -84,7 +84,7 @@ def needed(values: Tensor | None) -> Tensor:
     if values is None:
         raise UserError(
             "This estimator needs a reward model, but none was fitted: give features to fit it on, or choose "
-            "ips, clipped-ips, snips or sg."
+            "ips, clipped-ips or snips."
         )
     return values
 
@@ -97,14 +97,6 @@ GIVEN_ABOVE, ALONE, ADDITIVE = "given above", "alone", "additive"  # weights of 
 PLACE_REWARDS, PLACE_MODEL = "place rewards", "place model"
 WORLD = "world"  # a learned model in which the policy can be played
 INFINITE = float("inf")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A clip c of the weights, which trades bias for variance; clipping.py chooses it on the log."""
-
-    weight: Callable[[Tensor, float], Tensor]  # w (...) and c -> the clipped weights
-    grid: tuple[float, ...]  # of c, from the largest bias to none
 
 
 def last_weights(log: Evidence) -> Tensor:
@@ -121,12 +113,13 @@ class Estimator:
     needs: tuple[str, ...]
     score: Callable[[Evidence], Tensor]  # (N,) float64; with a clip: without any clipping
     weights: Callable[[Evidence], Tensor] | None = last_weights  # (N,), of expectation 1; None: it uses none
-    clip: Clip | None = None
+    # w (...) and a clip c -> the clipped weights, which trade bias for variance; clipping.py chooses c
+    clip: Callable[[Tensor, float], Tensor] | None = None
 
     def clipped(self, log: Evidence, clip: float) -> Tensor:
         """(N,): the score with the clip ``clip``."""
         assert self.clip is not None
-        return self.score(replace(log, weights=self.clip.weight(log.weights, clip)))
+        return self.score(replace(log, weights=self.clip(log.weights, clip)))
 
 
 def normalised(weights: Tensor, values: Tensor) -> Tensor:
@@ -166,11 +159,6 @@ def clipped(weights: Tensor, clip: float) -> Tensor:
     return weights.clamp_max(clip)
 
 
-def switched(weights: Tensor, clip: float) -> Tensor:
-    """w 1{w <= c}"""
-    return torch.where(weights <= clip, weights, 0.0)
-
-
 def shrunk(weights: Tensor, clip: float) -> Tensor:
     """c w / (w^2 + c); w if c is infinite."""
     if clip == INFINITE:
@@ -178,15 +166,8 @@ def shrunk(weights: Tensor, clip: float) -> Tensor:
     return clip * weights / (weights**2 + clip) if clip else torch.zeros_like(weights)
 
 
-def subgaussian(weights: Tensor, clip: float) -> Tensor:
-    """w / (1 - c + c w), with c in [0, 1]; 0 where w = 0. c = 0 is ips, c = 1 gives each weight as 1."""
-    return torch.where(weights > 0, weights / (1 - clip + clip * weights), 0.0)
-
-
 GRID = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0, 1000.0, INFINITE)
 """Clips of weights, from the smallest to none."""
-SUBGAUSSIAN_GRID = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
-"""c of ``sg``, in the same order: from the largest bias to none."""
 
 
 def cluster_weights(log: Evidence) -> Tensor:
@@ -280,11 +261,8 @@ _ALL = (
     E("snips", "Swaminathan and Joachims 2015", ONE, normalised_rewards),
     E("dr", "Dudik, Langford and Li 2011", (*ONE, MODEL), doubly_robust),
     E("sndr", "dr with weights divided by their mean", (*ONE, MODEL), normalised_doubly_robust),
-    E("clipped-ips", "Ionides 2008", ONE, weighted_rewards, clip=Clip(clipped, GRID)),
-    E("switch-dr", "Wang, Agarwal and Dudik 2017", (*ONE, MODEL), doubly_robust, clip=Clip(switched, GRID)),
-    E("dros", "Su et al. 2020, shrinkage", (*ONE, MODEL), doubly_robust, clip=Clip(shrunk, GRID)),
-    E("sg", "Metelli, Russo and Restelli 2021", ONE, weighted_rewards,
-      clip=Clip(subgaussian, SUBGAUSSIAN_GRID)),
+    E("clipped-ips", "Ionides 2008", ONE, weighted_rewards, clip=clipped),
+    E("dros", "Su et al. 2020, shrinkage", (*ONE, MODEL), doubly_robust, clip=shrunk),
     # of sessions
     E("pdis", "Precup, Sutton and Singh 2000", SEVERAL, weighted_rewards),
     E("wpdis", "pdis with the weights of each step normalised", SEVERAL, normalised_rewards),

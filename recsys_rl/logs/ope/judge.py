@@ -49,8 +49,6 @@ from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import stream_seed
 from recsys_rl.utils.tasks import MapTasks, in_this_process
 
-LOGGED = "logged"
-"""The name of the log's own policies, whose row is what they earned."""
 DRAWS = ("policy", "random", "mixture")
 """The streams from which policies draw; each part of a log has its own, whoever judges it."""
 Read = Callable[[ReplayedLog], PolicyOnLog]
@@ -79,6 +77,8 @@ class Judged:
     clusters: int = 0  # of items; 0: without clusters
     loggers: tuple[str, ...] = ()  # policies that give the logged propensities on every row
     weights: dict[str, Tensor] = field(default_factory=dict)  # (N,) of each policy, of single decisions
+    unknown_rows: tuple[int, int] = (0, 0)  # that show, or could show, an item that the policy does not know
+    unknown_shares: dict[str, float | None] = field(default_factory=dict)  # as of unknown.UnknownItems
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class _OfPart:
     earned: Tensor  # (N,) float64
     clusters: int
     policies: dict[str, OfPolicy]
+    unknown: Tensor  # (2,) int64: rows that show, and that could show, an item that the policy does not know
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,10 @@ def judge(
             announce(f"judging rows up to {rows:,} of {sample.totals.rows:,}")
         _seed_draws(streams, settings.seed, "checks")
     users, earned = (torch.cat([getattr(part, name) for part in found]) for name in ("users", "earned"))
-    judged = Judged(users, earned, [], {}, (), (), found[-1].clusters)
+    showing, listing = torch.stack([part.unknown for part in found]).sum(0).tolist()
+    judged = Judged(
+        users, earned, [], {}, (), (), found[-1].clusters, unknown_rows=(int(showing), int(listing))
+    )
     lacking: dict[str, dict[str, str]] = {}
     made = []
     for name in found[0].policies:
@@ -179,6 +183,8 @@ def judge(
         judged.terms[name] = scored.terms
         if sample.totals.steps == 1:
             judged.weights[name] = torch.cat([of.evidence.weights[:, 0] for of in mine])
+        beside, every = torch.stack([of.weights for of in mine]).sum(0).tolist()
+        judged.unknown_shares[name] = beside / every if every else None
         lacking[name] = {need: why for of in reversed(mine) for need, why in of.lacking.items()}
         if all(is_logger(of.evidence.weights) for of in mine):
             made.append(name)
@@ -281,7 +287,9 @@ def _share(
 def _of_part(part: Part, policies: dict[str, OfPolicy]) -> _OfPart:
     log, clusters = part.log, 0 if part.clusters is None else part.clusters.number
     earned = log.on_grid(log.rewards) @ discounts(log.gamma, log.grid.shape[1])  # (N,)
-    return _OfPart(log.log.num_rows, log.users, earned, clusters, policies)
+    showing = 0 if log.known is None else (~log.known)[log.log.items].any(1).sum()
+    unknown = torch.tensor([int(showing), int(log.beside_unknown.sum())])
+    return _OfPart(log.log.num_rows, log.users, earned, clusters, policies, unknown)
 
 
 def _score(log: ReplayedLog, policy: str, parts: Sequence[OfPolicy], users: Tensor) -> Scored:

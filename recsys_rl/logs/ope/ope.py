@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.frames import with_files
+from recsys_rl.data.tables.items import knows_items
 from recsys_rl.errors import one_line
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.decision_table import DecisionTable
+from recsys_rl.logs.intervals import late_feedback
 from recsys_rl.logs.ope.compare import PLACES, compare, recommend
 from recsys_rl.logs.ope.config import TARGET, OpeConfig
 from recsys_rl.logs.ope.item_models import of_each_item
-from recsys_rl.logs.ope.judge import LOGGED, Judged, Settings, judge
+from recsys_rl.logs.ope.judge import Judged, Settings, judge
 from recsys_rl.logs.ope.lower import SingleDecisions
 from recsys_rl.logs.ope.networks import mlp, mlp_of_shares
 from recsys_rl.logs.ope.parts import Totals, survey
@@ -28,10 +30,12 @@ from recsys_rl.logs.ope.printing import print_result
 from recsys_rl.logs.ope.propensities import PropensityFit, with_propensities
 from recsys_rl.logs.ope.read_log import FITTED, ReadLog, read_log
 from recsys_rl.logs.ope.replay import ReplayedLog, errors_of, replay
-from recsys_rl.logs.ope.result import About, OpeResult
+from recsys_rl.logs.ope.result import LOGGED, About, OpeResult
 from recsys_rl.logs.ope.reward_model import Fit, logistic, ridge
 from recsys_rl.logs.ope.rows import plain_row
+from recsys_rl.logs.ope.unknown import UnknownItems
 from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
+from recsys_rl.logs.public import LOGS
 from recsys_rl.logs.target import Ids, Target, read_target
 from recsys_rl.settings.fields import build
 from recsys_rl.types import Catalogue, Feedback, UserError
@@ -133,7 +137,15 @@ def replayed(
 
     by_item = read.by_item and options.q == "ridge"
     of = Replay(
-        name, read.catalogue, read.rewards, options.discount, totals, read.table, fitted is not None, by_item
+        name,
+        read.catalogue,
+        read.rewards,
+        options.discount,
+        totals,
+        read.table,
+        fitted is not None,
+        by_item,
+        read.known,
     )
     if options.q == "logistic":
         _check_logistic(options.source, totals)
@@ -152,6 +164,7 @@ class Replay:
     table: DecisionTable | None
     estimated: bool
     by_item: bool
+    known: Tensor | None
 
     def __call__(self, part: DecisionLog) -> ReplayedLog:
         with errors_of(self.file, self.table):
@@ -165,6 +178,7 @@ class Replay:
                 self.table,
                 self.estimated,
                 self.by_item,
+                self.known,
             )
 
 
@@ -260,6 +274,7 @@ def _result(
         if judged.clusters
         else "",
         fitted=log.log.num_rows,
+        late_feedback=0 if options.source in LOGS else late_feedback(options.log),
     )
     return OpeResult(
         about,
@@ -270,6 +285,24 @@ def _result(
         difference,
         tuple(verdict_on(known, name) for name in names),
         verdict,
+        _unknown(read, log, judged),
+    )
+
+
+def _unknown(read: ReadLog, log: ReplayedLog, judged: Judged) -> UnknownItems | None:
+    """The items of the log that the policy of the checkpoint does not know; None if it knows all."""
+    if read.known is None:
+        return None
+    showing, listing = judged.unknown_rows
+    return UnknownItems(
+        items=int((~read.known).sum()),
+        rows=log.totals.rows,
+        showing=showing,
+        listing=listing,
+        left_out=read.left_out,
+        policies=judged.unknown_shares,
+        several=log.totals.steps > 1,
+        by_features=knows_items(read.catalogue),
     )
 
 

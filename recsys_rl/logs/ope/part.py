@@ -18,9 +18,10 @@ from recsys_rl.data.tables.times import format_in, seconds
 from recsys_rl.errors import amount, one_line
 from recsys_rl.logs.decision_log import DecisionLog, cut
 from recsys_rl.logs.ope.config import OpeConfig
+from recsys_rl.logs.ope.unknown import answerable
 from recsys_rl.logs.own_log import OwnLog
 from recsys_rl.logs.source import heldout_rows
-from recsys_rl.types import UserError
+from recsys_rl.types import Catalogue, UserError
 
 Parts = Callable[[], Iterator[DecisionLog]]
 DATES = 1e8
@@ -81,6 +82,16 @@ def start_of(since: str) -> float:
 
 def _unit(times: Tensor) -> float:
     return format_in(pl.Series("x", times.numpy())).per_second
+
+
+def answered(parts: Parts, catalogue: Catalogue, known: Tensor) -> tuple[Parts, int]:
+    """The sessions that policies of the ``known`` (I,) items could answer, and the number of the others."""
+    left_out = sum(
+        log.num_sessions - log.rows(answerable(log, catalogue, known)).num_sessions for log in parts()
+    )
+    if not left_out:
+        return parts, 0
+    return _kept(parts, lambda log: answerable(log, catalogue, known)), left_out
 
 
 def _kept(parts: Parts, rows: Callable[[DecisionLog], Tensor]) -> Parts:

@@ -11,10 +11,10 @@ from torch import Tensor
 from recsys_rl.evaluation.mixture import EpsilonMixture, Fixed
 from recsys_rl.evaluation.rivals.baselines import RandomPolicy
 from recsys_rl.logs.ope.config import OpeConfig
-from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.policies import Loggers, Playable, logged_places
 from recsys_rl.logs.ope.read_log import ReadLog
 from recsys_rl.logs.ope.replay import Probabilities, ReplayedLog
+from recsys_rl.logs.ope.result import LOGGED
 from recsys_rl.logs.ope.slate_choices import Choices, choices_of, mixed, showable, uniform_marginals
 from recsys_rl.logs.ope.slates import uniform_choices
 from recsys_rl.protocols import Behaviour

@@ -224,6 +224,7 @@ class OfPolicy:
     lost_clusters: float
     lacking: dict[str, str]
     doubts: dict[str, str]
+    weights: Tensor  # (2,) float64: the sum of its weights in rows beside unknown items, and in all
 
 
 def part_of_log(shared: Shared, log: ReplayedLog, number: int = 0) -> Part:
@@ -279,7 +280,9 @@ def evidence_of(shared: Shared, part: Part, policy: PolicyOnLog, evidence: Evide
             of_clusters, lost_clusters = part.clusters.weights(policy.probabilities)
             evidence = replace(evidence, clusters=of_clusters[log.grid[:, 0]])
     rows = log.log.num_rows
-    return OfPolicy(evidence, lost * rows, lost_clusters * rows, lacking, doubts)
+    weights = evidence.weights * evidence.alive
+    beside = torch.stack([(weights * log.on_grid(log.beside_unknown)).sum(), weights.sum()])
+    return OfPolicy(evidence, lost * rows, lost_clusters * rows, lacking, doubts, beside)
 
 
 def _never_shown(log: ReplayedLog, policy: Probabilities) -> float:

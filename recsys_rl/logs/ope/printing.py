@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from recsys_rl.errors import amount
+from recsys_rl.logs.intervals import late_sentence
 from recsys_rl.logs.ope.compare import PLACES, about_model, enough
 from recsys_rl.logs.ope.diagnostics import FEW, MOST_MOVE, NO_PROMISE
 from recsys_rl.logs.ope.result import About, Estimate, OpeResult, number
@@ -35,8 +36,12 @@ def print_result(result: OpeResult) -> None:
     say(f"{decisions} in {sessions} of {users}, logged by {', '.join(about.loggers)}{_discount(about)}")
     if about.fitted < about.decisions:
         say(f"models are fitted on a sample of {about.fitted:,} decisions, drawn by --seed")
+    if about.late_feedback:
+        say(late_sentence(about.late_feedback))
     if result.propensities is not None:
         say(result.propensities.sentence)
+    if result.unknown is not None:
+        say(result.unknown.sentence)
     for kind, promise in result.promises.items():
         names = list(dict.fromkeys(row.estimator for row in rows if row.interval == kind))
         of = f" of {', '.join(names)}" if len(result.promises) > 1 else ""

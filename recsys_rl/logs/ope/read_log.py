@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
@@ -30,6 +32,7 @@ from recsys_rl.logs.ope.part import (
     PER_SECOND,
     Parts,
     about_tables,
+    answered,
     begun_since,
     end_of_learning,
     heldout,
@@ -39,6 +42,7 @@ from recsys_rl.logs.ope.part import (
 )
 from recsys_rl.logs.ope.place import Recoded, challenger_of, check_place
 from recsys_rl.logs.ope.reward_bounds import bounds_of_sum, reward_bounds
+from recsys_rl.logs.ope.unknown import Knowing, with_unknown
 from recsys_rl.logs.own_log import OwnLog
 from recsys_rl.logs.parts import sampled, with_propensities
 from recsys_rl.logs.public import LOGS
@@ -88,6 +92,8 @@ class ReadLog:
     parts: Callable[[], Iterator[DecisionLog]] | None = None  # None: ``log`` is the whole
     by_item: bool = False  # a reward model has coefficients of each item (logs/ope/item_models.py)
     bounds: Bounds | None = None  # between which each reward of a decision lies; None if unknown
+    known: Tensor | None = None  # (I,) bool: the items that the checkpoints know (unknown.py); None: all
+    left_out: int = 0  # sessions without enough known items
 
 
 def read_log(options: OpeConfig) -> ReadLog:
@@ -104,15 +110,30 @@ def read_log(options: OpeConfig) -> ReadLog:
 def _of_own_tables(options: OpeConfig) -> ReadLog:
     """People's own tables, judged by checkpoints whose policies learned from such tables."""
     files = _checkpoints(options)
-    every = [*files.values()]
-    source = open_log(options.log, every[0], options)
-    assert isinstance(source, OwnLog)
+    source = _opened(options, files)
+    known, strange = None, source.unknown_items
+    if strange:
+        own = next(iter(files.values())).catalogue.num_items
+        files = {file: with_unknown(checkpoint, strange) for file, checkpoint in files.items()}
+        source = _opened(options, files)
+        known = torch.arange(source.catalogue.num_items) < own
+    every, left_out = [*files.values()], 0
     rows: Parts = partial(judged_parts, source, every, PART, end_of_learning(options, source, every))
-    rows = _judged_on(options, rows, every, PER_SECOND)
+    rows = every_row = _judged_on(options, rows, every, PER_SECOND)
+    if known is not None:
+        rows, left_out = answered(rows, source.catalogue, known)
     log, parts = _sampled(options, rows, FITTED_OWN if source.has_propensities else FITTED)
-    for note in about_tables(source, every, [log] if parts is None else rows(), options.since):
+    all_judged = [log] if parts is None and not left_out else every_row()
+    for note in about_tables(source, every, all_judged, options.since):
         announce(note)
-    return replace(_by_checkpoint(options, log, files, own=True), parts=parts)
+    return replace(_by_checkpoint(options, log, files, True, known), parts=parts, left_out=left_out)
+
+
+def _opened(options: OpeConfig, files: Mapping[str, Checkpoint]) -> OwnLog:
+    """The log as the first of the checkpoints reads it."""
+    source = open_log(options.log, next(iter(files.values())), options)
+    assert isinstance(source, OwnLog)
+    return source
 
 
 def _of_recorded(options: OpeConfig) -> ReadLog:
@@ -156,7 +177,6 @@ def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
         ("data_dir", not public and options.data_dir is not None, f"only for {', '.join(LOGS)}"),
         ("logger", bool(options.logger) and (public or own), f"{recorded}; {PROBABILITIES}"),
         *((name, given and not own, other) for name, given in of_tables.items()),
-        ("items", own and checkpoint is not None and options.items is not None, "--checkpoint has its items"),
     )
     if options.logger and checkpoint is None and not header_of_log(Path(options.log[0])).platform:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
@@ -168,7 +188,7 @@ def _checkpoints(options: OpeConfig, platform: str = "") -> dict[str, Checkpoint
     """The checkpoint that brings the items, and those of policies, by their files."""
     path = options.checkpoint or f"checkpoints/{DEFAULT_ALGO}.pt"
     return {
-        file: over_log(load_at_home(file, options.env, platform), options.log)
+        file: over_log(load_at_home(file, options.env, platform), options.log, options.items)
         for file in (path, *options.versions)
     }
 
@@ -263,9 +283,13 @@ def _of_signals(
 
 
 def _by_checkpoint(
-    options: OpeConfig, log: DecisionLog, files: Mapping[str, Checkpoint], own: bool
+    options: OpeConfig,
+    log: DecisionLog,
+    files: Mapping[str, Checkpoint],
+    own: bool,
+    known: Tensor | None = None,
 ) -> ReadLog:
-    """A log of the items of the first checkpoint of ``files``.
+    """A log of the items of the first checkpoint of ``files``; ``known`` as in ReadLog.
 
     Raises UserError for a log of other items, sessions or signals, and for a policy of others.
     """
@@ -280,14 +304,14 @@ def _by_checkpoint(
         f"{options.source} was logged in other sessions than those of {path} (platform, length, or pieces of "
         "the context): give the checkpoint of the same settings."
     )
-    behaviours = _behaviours(options, checkpoint, log.header.interface, generator, other)
+    behaviours = _behaviours(options, checkpoint, log.header.interface, generator, other, known)
     env = behaviours.env
     facts = env.user_model.facts if isinstance(env.user_model, LearnedUsers) else None
     if facts is None and not has_signals(log.header, env.user_model):
-        known = [signal.name for signal in env.signals]
+        names = [signal.name for signal in env.signals]
         raise UserError(
             f"{options.source} has the signals {', '.join(log.header.signals)}, but the rewards of "
-            f"{checkpoint.config.env} are made of {', '.join(known)}: write them in this order."
+            f"{checkpoint.config.env} are made of {', '.join(names)}: write them in this order."
         )
     given = parse_weights(options.weights, "weights")
     check_weights(given, env.streams if facts is None else facts.streams, "weights")
@@ -297,7 +321,7 @@ def _by_checkpoint(
     rewards = of if facts is None else of_learned(facts, log.header, given)
     print_latest(path, checkpoint)
     versions = {path: behaviours} | {
-        file: _version(options, file, other, behaviours, generator)
+        file: _version(options, file, other, behaviours, generator, known)
         for file, other in files.items()
         if file != path
     }
@@ -311,7 +335,17 @@ def _by_checkpoint(
         ends = {reward_bounds(log, of.checkpoint.config, of.env.user_model, by) for of in versions.values()}
         bounds = next(iter(ends)) if len(ends) == 1 else None
     return ReadLog(
-        log, catalogue, rewards, generator, None, path, behaviours, others, versions, None, by_item, bounds
+        log,
+        catalogue,
+        rewards,
+        generator,
+        checkpoint=path,
+        behaviours=behaviours,
+        others=others,
+        versions=versions,
+        by_item=by_item,
+        bounds=bounds,
+        known=known,
     )
 
 
@@ -321,6 +355,7 @@ def _version(
     checkpoint: Checkpoint,
     base: Behaviours,
     generator: dict[str, torch.Generator],
+    known: Tensor | None,
 ) -> Behaviours:
     """The policies of a further checkpoint. Raises UserError for other items or sessions than of ``base``."""
     mine, theirs = base.checkpoint, checkpoint
@@ -340,13 +375,9 @@ def _version(
             raise other from error
     elif catalogue_hash(mine.catalogue) != catalogue_hash(theirs.catalogue):
         raise other
-    found = _behaviours(options, theirs, base.env.interface, generator, other)
     like = challenger_of(theirs, mine) if own else None
-    if isinstance(like, Recoded):
-        found = Behaviours(
-            theirs, found.table, found.env, options.cache_dir, lambda agent: replace(like, policy=agent)
-        )
-    return found
+    recoded = like if isinstance(like, Recoded) else None
+    return _behaviours(options, theirs, base.env.interface, generator, other, known, recoded)
 
 
 def _others(
@@ -372,11 +403,26 @@ def _behaviours(
     interface: Interface,
     generator: dict[str, torch.Generator],
     other: UserError,
+    known: Tensor | None = None,
+    recoded: Recoded | None = None,
 ) -> Behaviours:
-    """The policies of a checkpoint. Raises ``other`` if its sessions have another interface."""
+    """The policies of a checkpoint, which choose among the items that they know.
+
+    ``recoded``: how they read a log of another encoding. Raises ``other`` if the sessions have another
+    interface.
+    """
     users, cpu = checkpoint.population.heldout[:1], torch.device("cpu")
     table = Table(checkpoint.config, checkpoint.world, users, options.seed, cpu, generator)
     env = table.env()
     if not isinstance(env, RecEnv) or env.interface != interface:
         raise other
-    return Behaviours(checkpoint, table, env, options.cache_dir)
+    reading = None
+    if known is not None or recoded is not None:
+        reading = partial(_reading, known=known, recoded=recoded, places=interface.slate_size)
+    return Behaviours(checkpoint, table, env, options.cache_dir, reading)
+
+
+def _reading(agent: Any, known: Tensor | None, recoded: Recoded | None, places: int) -> Any:
+    """The agent of a checkpoint, as it reads the log; ``places``: K."""
+    agent = agent if recoded is None else replace(recoded, policy=agent)
+    return agent if known is None else Knowing(agent, known, places)

@@ -47,6 +47,7 @@ class ReplayedLog:
     file: str = "the log"  # for errors
     table: DecisionTable | None = None  # what people's own file has beside the log
     estimated: bool = False  # True if a model filled in the propensities
+    known: Tensor | None = None  # (I,) bool: the items that the judged policy knows (unknown.py); None: all
 
     @property
     def users(self) -> Tensor:
@@ -92,6 +93,14 @@ class ReplayedLog:
         grid = values[self.grid.clamp_min(0)]
         grid[~self.alive] = 0
         return grid
+
+    @cached_property
+    def beside_unknown(self) -> Tensor:
+        """(E,) bool: the rows that could show an item which the judged policy does not know."""
+        if self.known is None:
+            return torch.zeros(self.log.num_rows, dtype=torch.bool)
+        strange = ~self.known
+        return self.of_rows(lambda at, obs: (obs.showable(self.num_items) & strange).any(1))
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -165,6 +174,7 @@ def replay(
     table: DecisionTable | None = None,
     estimated: bool = False,
     by_item: bool = False,
+    known: Tensor | None = None,
 ) -> ReplayedLog:
     """Replay the sessions of a log, or of a part of it. Raises UserError.
 
@@ -172,7 +182,7 @@ def replay(
         rewards: (E,), of the rows.
         gamma: discount per step.
         totals: what all parts share; a generator of folds where the log has no other parts.
-        file, table, estimated: as in ReplayedLog.
+        file, table, estimated, known: as in ReplayedLog.
         by_item: as in Features.
     """
     if isinstance(totals, torch.Generator):
@@ -201,6 +211,7 @@ def replay(
         file=file,
         table=table,
         estimated=estimated,
+        known=known,
     )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import polars as pl
 
+from recsys_rl.logs.ope.answer import EXIT_CODES, Answer
 from recsys_rl.logs.ope.diagnostics import LOST, PROMISES, Calibration, WeightReport
 from recsys_rl.logs.ope.propensities import PropensityFit
+from recsys_rl.logs.ope.unknown import UnknownItems
 
-if TYPE_CHECKING:
-    from recsys_rl.logs.ope.verdict import Verdict
+LOGGED = "logged"
+"""The name of the log's own policies, whose row is what they earned."""
 
 
 def number(value: float) -> str:
@@ -159,6 +161,65 @@ def _most(bound: float) -> str:
     return "least" if bound > 0 else "most"
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """A row of the small table."""
+
+    policy: str
+    estimator: str
+    value: float
+    low: float
+    high: float
+    ess: float | None = None  # effective sample size of its weights; None without weights
+    promise: bool = True  # False: the interval promises no coverage
+    answer: Answer | Literal[""] = ""  # against what the log earned, or another policy; "" for the log itself
+    difference: tuple[float, float, float] | None = None  # from that, with its interval
+    reason: str = ""  # why nobody can tell, or what is broken
+    against: str = LOGGED
+    by: str = ""  # the estimator of the answer and the difference, if it is a lower bound
+
+    def values(self) -> dict[str, Any]:
+        """The values of a JSON row; numbers that are not finite are null."""
+        numbers = {name: finite(value) for name, value in vars(self).items()}
+        between = None if self.difference is None else [finite(value) for value in self.difference]
+        return {**numbers, "difference": between}
+
+    def json(self) -> dict[str, Any]:
+        """The values in the JSON file of ``ope``."""
+        return {**self.values(), "text": self.sentence, "exit_code": EXIT_CODES[self.answer]}
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        other = "what the log earned" if self.against == LOGGED else self.against
+        return f"verdict on {self.policy} against {other}: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """The answer with its number and its reason."""
+        return f"{self.answer}{self._by}{self._why}"
+
+    @property
+    def _by(self) -> str:
+        if self.answer not in ("better", "worse") or self.difference is None:
+            return ""
+        value, near, far = (number(abs(x)) for x in _ordered(self.difference))
+        if self.by:
+            return f" by at least {near} ({self.by})"
+        return f" by {value} [{near}, {far}]"
+
+    @property
+    def _why(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return why if self.promise else f"{why} ({self.estimator}: no promise)"
+
+
+def _ordered(of: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A difference with its interval, as amounts: the nearer end first."""
+    value, low, high = of
+    return (value, low, high) if value > 0 else (value, high, low)
+
+
 OFF = 0.1
 """Error of the prediction, as a share of what the logger earned, above which the check warns."""
 
@@ -216,6 +277,7 @@ class About:
     q: str
     clusters: str  # the groups of items for mips and offcem, in words; "" without groups
     fitted: int  # decisions of the sessions on which models were fitted
+    late_feedback: int = 0  # decisions of the whole log, as of logs/intervals.LATE
 
 
 @dataclass(frozen=True)
@@ -230,6 +292,7 @@ class OpeResult:
     compare: Difference | None
     verdicts: tuple[Verdict, ...] = ()  # the small table
     verdict: Verdict | None = None  # of --verdict
+    unknown: UnknownItems | None = None  # None: the policy knows all items of the log
 
     @property
     def promises(self) -> dict[str, str]:
@@ -259,6 +322,7 @@ class OpeResult:
             ],
             "compare": compare,
             "verdict": None if self.verdict is None else self.verdict.json(),
+            "unknown": None if self.unknown is None else self.unknown.json(),
         }
 
 

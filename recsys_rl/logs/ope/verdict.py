@@ -12,18 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import Tensor
 
 from recsys_rl.errors import UserError, amount
-from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, EXIT_CODES, Answer
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, Answer
 from recsys_rl.logs.ope.compare import MODELS, PLACES, by_lower_bound, difference, enough, stand_ins
 from recsys_rl.logs.ope.diagnostics import FEW, HEAVY, MOST_MOVE
-from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.lower import EARLIER, LOWER, SingleDecisions
 from recsys_rl.logs.ope.parts import Totals
-from recsys_rl.logs.ope.result import Difference, Estimate, finite, number
+from recsys_rl.logs.ope.result import LOGGED, Difference, Estimate, Verdict, number
 
 LIKELY = (
     "the likely cause, unless the log has one, is a missing column candidates, where a decision could show "
@@ -32,59 +31,6 @@ LIKELY = (
 """The end of a sentence about weights that are too small on average."""
 COPIES = 0.01
 """Share of sessions that repeat another one, above which a log is broken."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A row of the small table."""
-
-    policy: str
-    estimator: str
-    value: float
-    low: float
-    high: float
-    ess: float | None = None  # effective sample size of its weights; None without weights
-    promise: bool = True  # False: the interval promises no coverage
-    answer: Answer | Literal[""] = ""  # against what the log earned, or another policy; "" for the log itself
-    difference: tuple[float, float, float] | None = None  # from that, with its interval
-    reason: str = ""  # why nobody can tell, or what is broken
-    against: str = LOGGED
-    by: str = ""  # the estimator of the answer and the difference, if it is a lower bound
-
-    def values(self) -> dict[str, Any]:
-        """The values of a JSON row; numbers that are not finite are null."""
-        numbers = {name: finite(value) for name, value in vars(self).items()}
-        between = None if self.difference is None else [finite(value) for value in self.difference]
-        return {**numbers, "difference": between}
-
-    def json(self) -> dict[str, Any]:
-        """The values in the JSON file of ``ope``."""
-        return {**self.values(), "text": self.sentence, "exit_code": EXIT_CODES[self.answer]}
-
-    @property
-    def sentence(self) -> str:
-        """The answer in one sentence."""
-        other = "what the log earned" if self.against == LOGGED else self.against
-        return f"verdict on {self.policy} against {other}: {self.words}"
-
-    @property
-    def words(self) -> str:
-        """The answer with its number and its reason."""
-        return f"{self.answer}{self._by}{self._why}"
-
-    @property
-    def _by(self) -> str:
-        if self.answer not in ("better", "worse") or self.difference is None:
-            return ""
-        value, near, far = (number(abs(x)) for x in _ordered(self.difference))
-        if self.by:
-            return f" by at least {near} ({self.by})"
-        return f" by {value} [{near}, {far}]"
-
-    @property
-    def _why(self) -> str:
-        why = f": {self.reason}" if self.reason else ""
-        return why if self.promise else f"{why} ({self.estimator}: no promise)"
 
 
 @dataclass(frozen=True)
@@ -250,12 +196,6 @@ def verdict_lines(table: Sequence[Verdict], headline: str) -> list[str]:
             f"{row.policy:<{width}}{number(row.value):>9}  {interval:<20}{ess:>8}  {row.words}{mark}".rstrip()
         )
     return lines
-
-
-def _ordered(of: tuple[float, float, float]) -> tuple[float, float, float]:
-    """A difference with its interval, as amounts: the nearer end first."""
-    value, low, high = of
-    return (value, low, high) if value > 0 else (value, high, low)
 
 
 def read_verdicts(values: object) -> list[Verdict]:

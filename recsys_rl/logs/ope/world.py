@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.data.tables.item_encoding import there
+from recsys_rl.data.timeline import ItemTimeline
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.ope.diagnostics import student_t
 from recsys_rl.logs.ope.estimators import discounts
@@ -245,7 +245,7 @@ def _asked(obs: Obs, log: DecisionLog, grid: Tensor, step: int, catalogue: Catal
         known = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
         obs = dataclasses.replace(obs, exclude=known)
     if log.stock is not None:
-        could = there(catalogue, log.stock[rows])  # (B, I)
+        could = ItemTimeline.of(catalogue).available_at(log.stock[rows])  # (B, I)
         obs = dataclasses.replace(obs, mask=could if obs.mask is None else could & obs.mask)
     if log.candidates is None:
         return obs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from recsys_rl.errors import UserError, amount
 from recsys_rl.serving.at_rest.opened_record import Record
-from recsys_rl.serving.decide_again import is_same, replay
+from recsys_rl.serving.draw.decide_again import is_same, replay
 from recsys_rl.serving.record.record_schema import Damaged, Decision, ServedPolicy, Session, SessionRows
 from recsys_rl.serving.record.store_reader import StoreReader
 from recsys_rl.serving.releases.arms import NONE, Assigned, History

@@ -23,10 +23,10 @@ import msgspec
 
 from recsys_rl.errors import UserError
 from recsys_rl.serving.at_rest.opened_record import Record
-from recsys_rl.serving.decide_again import replay
+from recsys_rl.serving.draw.decide_again import replay
+from recsys_rl.serving.draw.rule import FAULTS
+from recsys_rl.serving.draw.versions import Version
 from recsys_rl.serving.record.record_schema import Decision, Release, SessionRows
-from recsys_rl.serving.rule import FAULTS
-from recsys_rl.serving.versions import Version
 
 
 @dataclass(frozen=True)

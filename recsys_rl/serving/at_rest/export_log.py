@@ -31,11 +31,11 @@ from recsys_rl.serving.at_rest.export_survey import (
 )
 from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.at_rest.record_interval import Interval, nothing
-from recsys_rl.serving.decide_again import Replayed, replay
-from recsys_rl.serving.draw_request import DrawRequest, draw
+from recsys_rl.serving.draw.decide_again import Replayed, replay
+from recsys_rl.serving.draw.draw_request import DrawRequest, draw
+from recsys_rl.serving.draw.session_state import PackedVisit, SessionState, events_left, pack
+from recsys_rl.serving.draw.versions import Version
 from recsys_rl.serving.record.record_schema import Decision, SessionRows
-from recsys_rl.serving.session_state import PackedVisit, SessionState, events_left, pack
-from recsys_rl.serving.versions import Version
 from recsys_rl.session import PIECES
 from recsys_rl.types import Interface
 from recsys_rl.utils.user_hashes import number_of
@@ -51,7 +51,8 @@ def export(record: Record, out: Path, interval: Interval) -> tuple[Survey, int]:
         raise nothing(record, interval, left_out if survey.without_candidates else "")
     check_stages(record, survey)
     header = _header(survey)
-    with DecisionWriter(out, header, interval=(interval.since, interval.until)) as writer:
+    numbers, late = (interval.since, interval.until), survey.late_feedback
+    with DecisionWriter(out, header, interval=numbers, late=late) as writer:
         for group in record.groups(record.sessions(survey.sessions)):
             people = record.people({rows.session.person for rows in group})
             writer.write(_log_of(header, _rows_of(record, group, survey), survey, people))
@@ -109,13 +110,13 @@ def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> li
     ended = [record.state_of(rows) for rows in group]
     times = [times_of(session) for session in ended]
     by_session: list[list[LogRow]] = [[] for _ in group]
-    for step in replay(group, record.version, report=True):
+    for step in replay(group, record.place, report=True):
         for again in step:
             time = times[again.at][again.decision.number]
             by_session[again.at] += _rows_of_decision(ended[again.at], time, again, survey)
     rows = [row for session_rows in by_session for row in session_rows]
     if survey.each_known:
-        _add_logprobs(rows, survey)
+        _add_logprobs(rows, survey, record)
     return rows
 
 
@@ -157,9 +158,10 @@ def _rows_of_decision(session: SessionState, time: int, again: Replayed, survey:
         )
 
 
-def _add_logprobs(rows: Sequence[LogRow], survey: Survey) -> None:
-    """Add the log-probability of each row under each logger, from the checkpoints."""
-    for (number, explore), version in survey.loggers.items():
+def _add_logprobs(rows: Sequence[LogRow], survey: Survey, record: Record) -> None:
+    """Add the log-probability of each row under each logger, from the checkpoints. Raises UserError."""
+    for (number, explore), place in survey.loggers.items():
+        version = record.version_of(place.row.sha256)
         requests = [
             DrawRequest(
                 number=row.decision.number,

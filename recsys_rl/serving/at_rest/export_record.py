@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_rl.errors import amount, listed, one_line
+from recsys_rl.logs.intervals import late_sentence
 from recsys_rl.serving.at_rest.export_log import export
 from recsys_rl.serving.at_rest.export_survey import Survey
 from recsys_rl.serving.at_rest.export_table import TableExport, export_table
@@ -55,14 +56,13 @@ def _about_log(survey: Survey) -> Iterator[str]:
             "nothing: no log can hold both probabilities"
         )
     if survey.late_feedback:
-        yield (
-            f"{amount(survey.late_feedback, 'session')} with feedback that came after the next decision: the "
-            "log's observation of that decision holds it, and the policy had not seen it"
-        )
+        yield late_sentence(survey.late_feedback)
 
 
 def _about_tables(done: TableExport) -> Iterator[str]:
     if done.unknown:
         yield f"{amount(done.unknown, 'decision')} without a probability: bc learns, and ope estimates them"
+    if done.late_feedback:
+        yield late_sentence(done.late_feedback)
     if done.never_shown:
         yield f"never shown: {amount(done.never_shown, 'item')} of the place"

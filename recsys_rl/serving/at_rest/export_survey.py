@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from recsys_rl.errors import UserError
 from recsys_rl.serving.at_rest.export_arms import by_an_arm
 from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.at_rest.record_interval import Interval
+from recsys_rl.serving.draw.session_state import SessionState
+from recsys_rl.serving.draw.versions import Version
 from recsys_rl.serving.record.record_schema import Decision, ServedPolicy, SessionRows
-from recsys_rl.serving.session_state import SessionState
-from recsys_rl.serving.versions import Version
 
 Logger = tuple[int | str, float]
 """The number of a policy in the record, 0 for popularity, or the name of an application; and the probability
@@ -28,10 +28,10 @@ class Survey:
     """The properties of all sessions of a log, and the number of those that are left out."""
 
     interval: Interval
-    loggers: dict[Logger, Version] = field(default_factory=dict)
+    loggers: dict[Logger, Version] = field(default_factory=dict)  # without their networks
     sessions: list[int] = field(default_factory=list)  # the numbers of those for the log
     without_candidates: int = 0  # sessions that are left out, as ``_lacks_candidates`` says
-    late_feedback: int = 0  # sessions with an event that came after the next decision
+    late_feedback: int = 0  # decisions, as of ``late_decisions``
     # "exclude", "candidates", "list_place", and "forbidden" where the platform forbids some items.
     limits: set[str] = field(default_factory=set)
     most_left: int = 1  # most items that were left after a step
@@ -60,20 +60,15 @@ def survey_of(record: Record, interval: Interval) -> Survey:
             continue
         survey.sessions.append(session.row.number)
         survey.most_left = max(survey.most_left, *(len(step.left) for step in session.steps))
-        following = dict(zip(session.decisions, session.decisions[1:], strict=False))
-        by_number = {decision.number: decision for decision in session.decisions}
-        survey.late_feedback += any(
-            (after := following.get(by_number[event.decision])) is not None and event.number > after.number
-            for event in session.events.values()
-        )
+        survey.late_feedback += late_decisions(session)
         for decision in session.decisions:
-            survey.loggers.setdefault(logger_of(decision), record.version(decision))
+            survey.loggers.setdefault(logger_of(decision), record.place(decision))
             survey.arms |= by_an_arm(decision)
             survey.unknown += not decision.logprobs
             survey.factors &= len(decision.logprobs) == len(decision.items)
             if len(decision.items) > session.interface.slate_size:
                 survey.limits.add("list_place")
-            if _forbids(record.version(decision)):
+            if _forbids(record.place(decision)):
                 survey.limits |= {"exclude", "forbidden"}
             if decision.exclude:
                 survey.limits.add("exclude")
@@ -82,9 +77,16 @@ def survey_of(record: Record, interval: Interval) -> Survey:
     return survey
 
 
+def late_decisions(session: SessionState) -> int:
+    """The decisions with feedback that came after the next one, whose policy had not seen it."""
+    after = dict(pairwise(decision.number for decision in session.decisions))
+    late = (x for x in session.events.values() if x.number > after.get(x.decision, x.number))
+    return len({event.decision for event in late})
+
+
 def _lacks_candidates(record: Record, rows: SessionRows) -> bool:
     """True if popularity answered for a policy with a first stage, whose candidates were not proposed."""
-    return any(decision.degraded and record.version(decision).two_stages for decision in rows.decisions)
+    return any(decision.degraded and record.place(decision).two_stages for decision in rows.decisions)
 
 
 def check_stages(record: Record, survey: Survey) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +19,19 @@ from typing import Any
 import polars as pl
 
 from recsys_rl.data.tables import schema
-from recsys_rl.data.tables.item_encoding import STOCK
 from recsys_rl.data.tables.read import items_beside
 from recsys_rl.data.tables.schema import common_names, of_propensities
 from recsys_rl.data.tables.values import INTEGER, in_table
+from recsys_rl.data.timeline import NEVER, STOCK
 from recsys_rl.logs.intervals import metadata_of
 from recsys_rl.serving.at_rest.export_arms import by_an_arm, with_arms
-from recsys_rl.serving.at_rest.export_survey import Logger, logger_names, logger_of, times_of
+from recsys_rl.serving.at_rest.export_survey import Logger, late_decisions, logger_names, logger_of, times_of
 from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.at_rest.record_interval import Interval, nothing
+from recsys_rl.serving.draw.session_state import SessionState
 from recsys_rl.serving.record.facts import COLUMNS, FEATURES
 from recsys_rl.serving.record.record_schema import ServedPolicy
-from recsys_rl.serving.record.stock import NEVER, Stock
-from recsys_rl.serving.session_state import SessionState
+from recsys_rl.serving.record.stock import Stock
 from recsys_rl.utils.files import write_bytes
 
 UNKNOWN = "no-propensity"
@@ -47,6 +47,7 @@ class TableExport:
     sessions: int = 0
     unknown: int = 0  # decisions without a probability
     never_shown: int = 0  # items
+    late_feedback: int = 0  # decisions, as of ``late_decisions``
 
 
 def export_table(record: Record, out: Path, interval: Interval) -> TableExport:
@@ -65,11 +66,13 @@ def export_table(record: Record, out: Path, interval: Interval) -> TableExport:
     people = record.people({session.row.person for session in sessions})
     done.sessions, names = len(sessions), _logger_names(record, sessions)
     known, unknown = list[TableRow](), list[TableRow]()
+    late = {True: 0, False: 0}  # by whether all probabilities are known
     for session in sessions:
         lacking = sum(not decision.logprobs for decision in session.decisions)
         done.unknown += lacking
         found = _rows_of(session, people[session.row.person], record, names)
         (unknown if lacking else known).extend(found)
+        late[not lacking] += late_decisions(session)
     if not done.sessions:
         raise nothing(record, interval)
     facts, stock = record.store.facts, record.stock
@@ -79,10 +82,11 @@ def export_table(record: Record, out: Path, interval: Interval) -> TableExport:
     done.never_shown = len({item.id for item in there.added} - shown)
     ids = ids_of(there)
     beside = out.parent / UNKNOWN / out.name if known else out
+    done.late_feedback = sum(late.values())
     for path, some in ((beside, unknown), (out, known)):
         if some:
             write_bytes(items_beside(path), _content(items_frame(there, ids, facts), interval))
-            write_bytes(path, _content(frame_of(some, facts, stock, ids), interval))
+            write_bytes(path, _content(frame_of(some, facts, stock, ids), interval, late[some is known]))
             done.files[path] = len(some)
     return done
 
@@ -113,9 +117,8 @@ def _rows_of(
         logger = logger_of(decision)
         for place in range(0, len(decision.items), slate):
             step = session.steps[decision.step + place // slate]
-            change = bisect_left(stock.changes, decision.number) - 1
             yield TableRow(
-                stock=stock.changes[change] if change >= 0 else 0,
+                stock=stock.moment_of(decision.number),
                 user=user,
                 session=f"{session.row.number}-{began}",  # other records count from 1 too
                 time=times[decision.number],
@@ -131,8 +134,8 @@ def _rows_of(
             )
 
 
-def _content(frame: pl.DataFrame, interval: Interval) -> bytes:
-    content, metadata = io.BytesIO(), metadata_of((interval.since, interval.until))
+def _content(frame: pl.DataFrame, interval: Interval, late: int = 0) -> bytes:
+    content, metadata = io.BytesIO(), metadata_of((interval.since, interval.until), late)
     frame.write_parquet(content, compression="zstd", metadata=metadata)
     return content.getvalue()
 
@@ -168,7 +171,7 @@ class TableRow:
     def showable(self, stock: Stock) -> list[int]:
         """The rows of the catalogue that could be shown."""
         forbidden = {*self.exclude, *self.above}
-        there: list[int] = stock.at(self.stock + 1).nonzero().squeeze(1).tolist()
+        there: list[int] = stock.available_at(self.stock).nonzero().squeeze(1).tolist()
         some = there if self.candidates is None else self.candidates
         return [item for item in some if item not in forbidden]
 

@@ -8,17 +8,15 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-import msgspec
-
 from recsys_rl.errors import UserError, one_line
+from recsys_rl.serving.draw.session_state import SessionState
+from recsys_rl.serving.draw.versions import Version, files_in, open_version
 from recsys_rl.serving.record.facts import facts_of, of_own_place
 from recsys_rl.serving.record.record_schema import Damaged, Decision, ServedPolicy, SessionRows
 from recsys_rl.serving.record.snapshot import Snapshot
 from recsys_rl.serving.record.stock import Stock
 from recsys_rl.serving.record.store import Store
 from recsys_rl.serving.record.store_reader import StoreReader
-from recsys_rl.serving.session_state import SessionState
-from recsys_rl.serving.versions import Version, files_in, open_version
 from recsys_rl.types import Interface
 
 LONGEST = 10_000  # steps of a session of a team's own place, whose length nothing limits
@@ -50,27 +48,39 @@ class Record:
             self.store.close()
             raise
         self.moved = {} if checkpoint is None else dict(files_in(checkpoint))  # by their SHA-256
-        self._versions: dict[int, Version] = {}
-        self._by_sha256: dict[str, Version] = {}
+        self._versions: dict[tuple[str, bool], Version] = {}  # by their SHA-256, with and without networks
 
     def version(self, decision: Decision) -> Version:
         """The policy that made the decision, or in whose place popularity did. Raises UserError."""
-        if decision.policy not in self._versions:
-            if not decision.policy and self.policies:  # of an application, before there was a policy
-                return self.version(msgspec.structs.replace(decision, policy=min(self.policies)))
-            if decision.policy not in self.policies:
-                raise UserError(f"{self.name} lacks the policy {decision.policy}: copy it from a backup.")
-            self._versions[decision.policy] = self._open(self.policies[decision.policy])
-        return self._versions[decision.policy]
+        return self._version(self._served(decision))
+
+    def place(self, decision: Decision) -> Version:
+        """``version`` without its networks: what it saw can be made again. Raises UserError.
+
+        So a policy of an earlier version of this package, whose networks can't be built any more, is read.
+        """
+        return self._version(self._served(decision), networks=False)
+
+    def _served(self, decision: Decision) -> ServedPolicy:
+        number = decision.policy
+        if not number and self.policies:  # of an application, before there was a policy
+            number = min(self.policies)
+        if number not in self.policies:
+            raise UserError(f"{self.name} lacks the policy {number}: copy it from a backup.")
+        return self.policies[number]
 
     def version_of(self, sha256: str) -> Version:
         """The policy with this SHA-256, also one that has not decided. Raises UserError if it is missing."""
-        if sha256 not in self._by_sha256:
-            served = next((row for row in self.policies.values() if row.sha256 == sha256), None)
-            if served is None:  # its file lies with those that have decided, or has moved with them
-                served = ServedPolicy(0, sha256[:8], sha256, str(self._beside().get(sha256, sha256)))
-            self._by_sha256[sha256] = self._open(served)
-        return self._by_sha256[sha256]
+        served = next((row for row in self.policies.values() if row.sha256 == sha256), None)
+        if served is None:  # its file lies with those that have decided, or has moved with them
+            served = ServedPolicy(0, sha256[:8], sha256, str(self._beside().get(sha256, sha256)))
+        return self._version(served)
+
+    def _version(self, served: ServedPolicy, networks: bool = True) -> Version:
+        key = served.sha256, networks
+        if key not in self._versions:
+            self._versions[key] = self._open(served, networks)
+        return self._versions[key]
 
     def _beside(self) -> dict[str, Path]:
         """The checkpoints in the folders of those that have decided, by their SHA-256."""
@@ -109,7 +119,7 @@ class Record:
         facts, length = self.store.facts, LONGEST
         if decision.policy:
             with contextlib.suppress(UserError):
-                length = self.version(decision).checkpoint.interface.session_length
+                length = self.place(decision).checkpoint.interface.session_length
         return Interface(
             context=(),
             action_sizes=(self.stock.num_rows,),
@@ -120,7 +130,7 @@ class Record:
             session_length=length,
         )
 
-    def _open(self, served: ServedPolicy) -> Version:
+    def _open(self, served: ServedPolicy, networks: bool) -> Version:
         path = self.moved.get(served.sha256, Path(served.file))
         mend = "give the folder with it: --checkpoint"
         if not path.is_file():
@@ -128,20 +138,20 @@ class Record:
                 f"The policy {served.name} ({served.sha256[:8]}) of {self.name} is not at {one_line(path)} "
                 f"any more: {mend}."
             )
-        version = open_version(path, served.number, self.env)
+        version = open_version(path, served.number, self.env, networks=networks)
         if version.row.sha256 != served.sha256:
             raise UserError(f"{one_line(path)} is not the file any more that decided in {self.name}: {mend}.")
         for name, value in facts_of(version.checkpoint).items():
             if self.store.facts.get(name) != value:
                 raise UserError(f"{one_line(path)} is of another {name} than {self.name}: {mend}.")
-        return version.over(self.stock) if self.of_own_log else version
+        return version.over(self.stock) if self.of_own_log and networks else version
 
     def state_of(self, rows: SessionRows) -> SessionState:
         """The session at its end. Raises UserError."""
         first = rows.decisions[0]
         own = self.of_own_log
         return SessionState.of(
-            rows, self.interface_of(first) if own else self.version(first).checkpoint.interface
+            rows, self.interface_of(first) if own else self.place(first).checkpoint.interface
         )
 
     def people(self, numbers: Iterable[int]) -> dict[int, str]:

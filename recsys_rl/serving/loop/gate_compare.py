@@ -17,14 +17,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.data.tables.item_encoding import (
-    first_rows,
-    of_ids,
-    then_and_now,
-    there,
-    there_now,
-)
 from recsys_rl.data.tables.items import knows_items
+from recsys_rl.data.timeline import ItemTimeline, without_gone
 from recsys_rl.errors import UserError, amount, listed, one_line
 from recsys_rl.functional import categorical
 from recsys_rl.logs.decision_log import DecisionLog
@@ -166,9 +160,9 @@ def of_now(catalogue: Catalogue, log: DecisionLog) -> tuple[Catalogue, DecisionL
     """
     if log.stock is None:
         return catalogue, log, ""
-    now = then_and_now(catalogue)
+    now = without_gone(catalogue)
     moments, at_moment = log.stock.unique(return_inverse=True)
-    then, still = there(catalogue, moments), there(now, moments)  # (U, I)
+    then, still = (of.available_at(moments) for of in map(ItemTimeline.of, (catalogue, now)))  # (U, I)
     gone = {catalogue.id_of(row) for row in (then & ~still).any(0).nonzero()[:, 0].tolist()}
     if not gone:
         return catalogue, log, ""
@@ -347,12 +341,12 @@ def unjudged(of: ReplayedLog, policy: ScoringPolicy) -> float:
     if moments is None:
         return 0.0
 
-    first = first_rows(catalogue)
+    timeline = ItemTimeline.of(catalogue)
 
     def share(at: Tensor, obs: Obs) -> Tensor:
-        now = there_now(catalogue).expand(len(at), -1)  # (B, I)
+        now = timeline.available_now.expand(len(at), -1)  # (B, I)
         chances = policy.scores(dataclasses.replace(obs, mask=now, candidates=None)).double().softmax(1)
-        return (chances.nan_to_num(0.0) * ~of_ids(first, there(catalogue, moments[at]))).sum(1)
+        return (chances.nan_to_num(0.0) * ~timeline.of_same_ids(timeline.available_at(moments[at]))).sum(1)
 
     return float(of.of_rows(share).mean())
 

@@ -17,6 +17,7 @@ from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.checkpoint.home import split_of
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.logs.source import open_log
+from recsys_rl.serving.draw.versions import files_in
 from recsys_rl.serving.loop.learners import OF_SESSIONS, Learner, Task, learners_of
 from recsys_rl.serving.loop.rounds import (
     LOG,
@@ -34,7 +35,6 @@ from recsys_rl.serving.loop.rounds import (
     write_round,
 )
 from recsys_rl.serving.loop.served_log import Served, Sides, champion_of, export_new, survey
-from recsys_rl.serving.versions import files_in
 from recsys_rl.settings.fields import Count, Range, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.utils.files import sha256_of, write_bytes

@@ -19,9 +19,9 @@ from recsys_rl.logs.source import open_log, over_log
 from recsys_rl.serving.at_rest.export_record import export_record
 from recsys_rl.serving.at_rest.opened_record import open_snapshot
 from recsys_rl.serving.at_rest.record_interval import interval_of
+from recsys_rl.serving.draw.versions import files_in
 from recsys_rl.serving.loop.rounds import Interval, part_path, parts_in
 from recsys_rl.serving.record.snapshot import champion_in
-from recsys_rl.serving.versions import files_in
 from recsys_rl.utils.progress import announce
 
 SURE = 1e-6

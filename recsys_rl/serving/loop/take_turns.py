@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.serving.at_rest.opened_record import open_snapshot
 from recsys_rl.serving.at_rest.record_interval import interval_of
+from recsys_rl.serving.draw.versions import files_in
 from recsys_rl.serving.loop.client import Refused
 from recsys_rl.serving.loop.gate import GateConfig, gate_each
 from recsys_rl.serving.loop.release import Releases
@@ -49,7 +50,6 @@ from recsys_rl.serving.loop.turn import (
 from recsys_rl.serving.record.facts import CHAMPION
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.snapshot import Snapshot
-from recsys_rl.serving.versions import files_in
 from recsys_rl.settings.fields import Count, Range
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.locks import locked

@@ -18,10 +18,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.item_encoding import Features, StockItem
+from recsys_rl.data.timeline import NEVER, ItemTimeline
 from recsys_rl.serving.record.record_schema import ItemChange
-
-NEVER = (1 << 62) - 1
-"""The number of a withdrawal that has not come."""
 
 
 class Change(NamedTuple):
@@ -38,7 +36,7 @@ class Stock:
     added: tuple[ItemChange, ...] = ()  # by row
     gone: tuple[int, ...] = ()  # by row: the number of the withdrawal, or NEVER
     changes: tuple[int, ...] = ()  # the numbers of all changes, ascending
-    _masks: dict[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    _masks: dict[int, Tensor] = field(default_factory=dict, compare=False, repr=False)  # by moment
 
     def after(self, changes: Sequence[ItemChange]) -> Stock:
         """The stock after these changes, in the order of their numbers."""
@@ -75,29 +73,31 @@ class Stock:
 
     @cached_property
     def items(self) -> list[StockItem]:
-        """The items by their rows; each counts as live, as ``at`` tells which may be shown."""
+        """The items by their rows; each counts as live, as the timeline tells which may be shown."""
         return [StockItem(item.id, item.title, item.features) for item in self.added]
 
-    def at(self, number: int) -> Tensor:
-        """(I,) bool: the items that a decision with this number could show."""
-        epoch = bisect_left(self.changes, number)
-        if epoch not in self._masks:
-            come = torch.tensor([item.number < number for item in self.added], dtype=torch.bool)
-            stays = torch.tensor([gone > number for gone in self.gone], dtype=torch.bool)
-            self._masks[epoch] = come & stays
-        return self._masks[epoch]
-
     @cached_property
-    def now(self) -> Tensor:
-        """(I,) bool: the items that are there."""
-        return self.at(NEVER - 1)
+    def timeline(self) -> ItemTimeline:
+        """The items in time: a moment is the number of the last change of the items before a decision."""
+        since = torch.tensor([item.number for item in self.added], dtype=torch.int64)
+        until = torch.tensor(self.gone, dtype=torch.int64)
+        return ItemTimeline(tuple(item.id for item in self.added), since, until, "stock")
 
-    @cached_property
+    def moment_of(self, number: int) -> int:
+        """The moment of the decision with this number."""
+        changes = bisect_left(self.changes, number)
+        return self.changes[changes - 1] if changes else 0
+
+    def available_at(self, moment: int) -> Tensor:
+        """(I,) bool: the items that could be shown at this moment; each moment is computed once."""
+        if moment not in self._masks:
+            self._masks[moment] = self.timeline.available_at(torch.tensor([moment]))[0]
+        return self._masks[moment]
+
+    @property
     def same_item(self) -> Tensor | None:
         """(I,) int64: the first row with the id of the item; None where no id stands in two rows."""
-        first: dict[str, int] = {}
-        rows = [first.setdefault(item.id, row) for row, item in enumerate(self.added)]
-        return None if len(first) == len(rows) else torch.tensor(rows)
+        return None if len(self.ids) == self.num_rows else self.timeline.first_rows
 
     def facts_of(self, id_: str) -> tuple[str, Features] | None:
         """The title and the features of the item with this id that is there; None without one."""

@@ -14,20 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from recsys_rl.data.timeline import NEVER
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serving import messages
-from recsys_rl.serving.decide_again import request_of
-from recsys_rl.serving.draw_request import DrawRequest, draw
+from recsys_rl.serving.draw.decide_again import request_of
+from recsys_rl.serving.draw.draw_request import DrawRequest, draw
+from recsys_rl.serving.draw.rule import LATE, NOT_FINITE, RAISED
+from recsys_rl.serving.draw.versions import Version, files_in, open_version
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.record.facts import CHAMPION, facts_of
 from recsys_rl.serving.record.record_schema import Damaged, Decision, ServedPolicy, SessionRows
 from recsys_rl.serving.record.snapshot import champion_in
-from recsys_rl.serving.record.stock import NEVER, Stock
+from recsys_rl.serving.record.stock import Stock
 from recsys_rl.serving.record.store import Full, Store
 from recsys_rl.serving.releases.arms import NONE, Assigned, history_of
-from recsys_rl.serving.rule import LATE, NOT_FINITE, RAISED
-from recsys_rl.serving.versions import Version, files_in, open_version
 from recsys_rl.utils.files import sha256_of
 
 FAULTS = 3  # of a policy in a row, after which the version before serves again
@@ -260,7 +261,7 @@ class PolicyFiles:
         """
         version = self.version(sha256)
         version.prepare()
-        now = NEVER - 1  # whatever was there at the stored requests
+        now = NEVER  # whatever was there at the stored requests
         places = version.checkpoint.interface.slate_size
         context = () if version.contexts is None else version.contexts.example
         first = DrawRequest(now, version, -1, (), NOON, None, (), NOON, (0.5,) * places, context=context)

@@ -15,9 +15,9 @@ from torch import Tensor
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import weighted_known, weights_of
 from recsys_rl.protocols import UserModel
+from recsys_rl.serving.draw.session_state import SessionState, Step, events_left
+from recsys_rl.serving.draw.versions import Version
 from recsys_rl.serving.record.record_schema import Arm, Session, SessionRows
-from recsys_rl.serving.session_state import SessionState, Step, events_left
-from recsys_rl.serving.versions import Version
 from recsys_rl.types import Events, Feedback, Interface
 
 EARLY = 0.25

@@ -133,24 +133,15 @@ def test_left_out_lines_are_counted(tmp_path: Path) -> None:
     rows = [event(n) for n in range(300)]
     rows[3]["_skipLearn"] = True
     rows[4] = {"ActionTaken": True, "EventId": "e1"}
-    rows[5] = {"RewardValue": 2.0, "EventId": "e1"}  # e1 has its cost
+    rows[5] = {"RewardValue": 2.0, "EventId": "e1"}
     del rows[6]["_label_cost"]
     rows[7]["c"]["_multi"][0]["action"]["price"] = 2.0
     table = opened(tmp_path, rows)
     assert len(column(table, "item")) == 296 and column(table, "reward")[1] == 1.0
-    for words in ("1 with _skipLearn", "1 that are not decisions", "action.price"):
+    for words in ("1 with _skipLearn", "2 that are not decisions", "action.price"):
         assert words in table.note
     assert table.line(4) == 8
     assert table.items is not None and table.items.names == ("item", "action.genre")
-
-
-def test_observations_are_joined_where_lines_have_no_cost(tmp_path: Path) -> None:
-    rows = [event(n) for n in range(4)]
-    for row in rows:
-        del row["_label_cost"]
-    rows[1]["o"] = [{"v": 1.5, "EventId": "e1"}, {"v": 1.0, "EventId": "e1"}, {"ActionTaken": True}]
-    rows += [{"EventId": "e2", "v": 3.0}, {"EventId": "e2", "RewardValue": 0.5}]
-    assert column(opened(tmp_path, rows), "reward") == [0.0, 2.5, 3.5, 0.0]
 
 
 def test_events_that_were_dropped_with_pdrop_count_alike(tmp_path: Path) -> None:
@@ -188,23 +179,6 @@ def test_slots_are_places_of_a_slate(tmp_path: Path) -> None:
     assert torch.allclose(read.log.logprobs.exp(), torch.full((2,), 0.375, dtype=torch.float64))
 
 
-def observed(number: int, *seen: list[float], **more: Any) -> Line:
-    """An event of two slots without costs, with what was observed at each."""
-    row = {**slots(number), **more}
-    for outcome, values in zip(row["_outcomes"], seen, strict=True):
-        del outcome["_label_cost"]
-        outcome["_o"] = values
-    return row
-
-
-def test_a_response_at_some_places_is_kept(tmp_path: Path) -> None:
-    rows = [observed(0, [1.0], []), observed(1, [1.0, 0.5], [2.0]), observed(2, [], []), observed(3, [], [4])]
-    kept = [[1.0, 0.0], [1.5, 2.0], [0.0, 0.0], [0.0, 4.0]]
-    assert column(opened(tmp_path, rows), "reward") == kept
-    read = read_table(tmp_path / "log.dsjson")
-    assert read.log.signals[..., 0].tolist() == kept
-
-
 def test_a_slot_without_a_cost_costs_nothing(tmp_path: Path) -> None:
     rows = [slots(n) for n in range(3)]
     del rows[0]["_outcomes"][1]["_label_cost"]
@@ -215,15 +189,10 @@ def test_a_slot_without_a_cost_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_rewards_of_places_are_summed_where_a_line_has_one_for_the_whole(tmp_path: Path) -> None:
-    rows = [
-        observed(0, [1.0], []),
-        observed(1, [], [], o=[3.0]),
-        observed(2, [1.0], [2.0]),
-        observed(3, [], []),
-    ]
-    assert column(opened(tmp_path, rows), "reward") == [1.0, 3.0, 3.0, 0.0]
-    later = [*rows[2:], observed(4, [], []), {"EventId": "e4", "v": 5.0}]
-    assert column(opened(tmp_path, later, "later.dsjson"), "reward") == [3.0, 0.0, 5.0]
+    rows = [slots(0), {**slots(1), "_label_cost": -3}]
+    for outcome in rows[1]["_outcomes"]:
+        del outcome["_label_cost"]
+    assert column(opened(tmp_path, rows), "reward") == [1.0, 3.0]
 
 
 def test_features_of_slots_break_no_line(tmp_path: Path) -> None:
@@ -241,12 +210,6 @@ def test_an_empty_list_is_no_value_of_the_context(tmp_path: Path) -> None:
     table = opened(tmp_path, rows)
     assert "context.none" not in table.names
     assert column(table, "context.user.v") == [[1, 0], None, [1, 2]]
-
-
-def test_the_chosen_action_alone(tmp_path: Path) -> None:
-    row = event(0, 2, a=[3])
-    del row["p"]
-    assert column(opened(tmp_path, [row]), "item") == ["art"]
 
 
 def test_actions_of_own_slots(tmp_path: Path) -> None:

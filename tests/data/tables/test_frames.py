@@ -35,7 +35,7 @@ class Streamed:
 
 
 class Broken:
-    """An object whose stream can't be made, as that of pandas without pyarrow."""
+    """An object whose stream can't be made, as it needs a package that is absent."""
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         raise ImportError("`Import pyarrow` failed.")

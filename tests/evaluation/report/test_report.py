@@ -276,8 +276,8 @@ def test_headline_names_the_policy_and_its_return(tmp_path: Path) -> None:
         "ppo-greedy against random: +13.50 per session (95 % interval +13.00 to +14.00)."
     )
     table = [[words(cell) for cell in line] for line in next(root.iter("table")).iter("tr")]
-    assert table[0] == ["Policy", "Return", "Length", "Distinct", "Coverage"]
-    assert table[2] == ["ppo-greedy", "16.2 15.8 to 16.6", "19.1", "19.0", "31 %"]
+    assert table[0] == ["Policy", "Return", "95 % interval", "Length", "Distinct", "Coverage"]
+    assert table[2] == ["ppo-greedy", "16.2", "15.8 to 16.6", "19.1", "19.0", "31 %"]
 
 
 def test_curve_of_a_log_names_its_estimator(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_gymnasium_report_has_episodes_and_no_empty_columns(tmp_path: Path) -> N
     headline = words(next(root.iter("h1")))
     assert headline.startswith("a2c, trained for ")
     assert headline.endswith("gym:Pendulum-v1, earns −190.0 per episode on unseen seeds.")
-    assert [words(cell) for cell in next(root.iter("tr"))] == ["Policy", "Return", "Length"]
+    assert [words(cell) for cell in next(root.iter("tr"))] == ["Policy", "Return", "95 % interval", "Length"]
     assert "<b>−1.00</b> per episode (95 % interval −3.00 to +1.00), no difference seen." in page
     assert "session" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
 
@@ -469,6 +469,15 @@ def test_every_row_and_column_is_defined(tmp_path: Path) -> None:
     foreign = definitions(written(tmp_path, env="gym:CartPole-v1", rows=episodes, foreign=True))
     assert foreign["random"] == "Any allowed action, each with the same probability."
     assert foreign["Length"] == "Mean number of steps of an episode."
+
+
+def test_many_tuned_values_are_folded_and_few_are_not(tmp_path: Path) -> None:
+    many = ", ".join(f"weight {number}" for number in range(30))
+    rows = [row("mmr", 1, 0, 2), row("searched", 1, 0, 2)]
+    page = written(tmp_path, rows=rows, notes={"mmr": "weight 0.3", "searched": many})
+    folds = [fold for fold in parsed(page).iter("details") if fold.get("class") == "tuned"]
+    assert [words(fold) for fold in folds] == [f"Its numbers{many}"] and folds[0].get("open") is None
+    assert definitions(page)["mmr"].endswith(" weight 0.3")
 
 
 @pytest.mark.parametrize(

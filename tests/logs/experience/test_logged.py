@@ -542,7 +542,6 @@ def test_bad_places_for_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for options, word in (
         ([*TINY, "--record", str(tmp_path / "full")], "--record"),
         ([*TINY, "--record", str(tmp_path / "new"), "--seeds", "0-1"], "--seeds"),
-        ([*TINY, "--record", str(tmp_path / "new"), "--num-processes", "2"], "--record"),
         (["--env", "gym:CartPole-v1", "--record", str(tmp_path / "new")], "catalogue"),
     ):
         assert main(["train", *options, "--runs-dir", str(tmp_path / "runs")]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from recsys_rl.cli import main
 from recsys_rl.logs.ope import check_judge as module
 from recsys_rl.logs.ope.check_judge import Check, Trial, check_judge
+from recsys_rl.logs.ope.config import OpeConfig
+from recsys_rl.logs.ope.read_log import read_log
+from recsys_rl.logs.ope.replay import ReplayedLog, replay
 from recsys_rl.types import UserError
 from tests.own_logs import sessions
 from tests.own_tables import DEVICES, ITEMS, best_of, decisions, table
@@ -162,6 +167,37 @@ def test_a_policy_with_one_item_is_no_log_to_estimate_from(
     )
     values = answer(frame, tmp_path)[1]
     assert values["skipped"] == 5 and {trial["policy"] for trial in values["trials"]} == {"new"}
+
+
+def replayed(path: str) -> ReplayedLog:
+    read = read_log(OpeConfig(log=(path,), policy=("random",)))
+    return replay(read.log, read.catalogue, read.rewards(read.log.feedback), 1.0, torch.Generator())
+
+
+def test_estimates_are_from_the_half_that_has_no_truth(tmp_path: Path) -> None:
+    """Of one policy the other half; of several those rows of it that another policy logged."""
+    one = replayed(table(tmp_path / "one.parquet", decisions(600)))
+    two = replayed(table(tmp_path / "two.parquet", of_two(300))).log
+    half = one.log.users % 2 == 0
+    for tried in module._thinned(one, half, torch.Generator()):
+        assert torch.equal(tried.rows, ~half) and bool(half[tried.truth].all()) and tried.truth.any()
+    half = two.users % 2 == 0
+    for number, tried in enumerate(module._loggers(two, half)):
+        own = two.loggers == number
+        assert torch.equal(tried.rows, ~half & ~own) and torch.equal(tried.truth, half & own)
+
+
+def test_rows_are_thinned_by_the_largest_weight_of_their_half(tmp_path: Path) -> None:
+    """It stays for certain, however large the weights of the other half are."""
+    frame = decisions(600)
+    log = replayed(table(tmp_path / "log.parquet", frame.with_columns(propensity=pl.lit(0.25)))).log
+    half = log.users % 2 == 0
+    logprobs = log.logprobs.where(half, math.log(1e-6))
+    whole = replayed(str(tmp_path / "log.parquet"))
+    whole = dataclasses.replace(whole, log=dataclasses.replace(log, logprobs=logprobs))
+    for tried in module._thinned(whole, half, torch.Generator().manual_seed(0)):
+        weights = (tried.target(torch.arange(log.num_rows)).logprobs - logprobs).exp().where(half, 0.0)
+        assert bool(tried.truth[weights.argmax()]) and int(tried.truth.sum()) > 50
 
 
 def test_a_data_frame_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

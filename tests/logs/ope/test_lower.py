@@ -15,9 +15,10 @@ from torch import Tensor
 
 from recsys_rl.cli import main
 from recsys_rl.logs.ope.compare import by_lower_bound
-from recsys_rl.logs.ope.lower import SingleDecisions
+from recsys_rl.logs.ope.lower import SingleDecisions, lower_terms
+from recsys_rl.logs.ope.result import Verdict
 from recsys_rl.logs.ope.rows import plain_row
-from recsys_rl.logs.ope.verdict import Estimates, Verdict, read_verdicts, verdict_on
+from recsys_rl.logs.ope.verdict import Estimates, read_verdicts, verdict_on
 
 ROWS = 2_000
 HEAVY = 100.0
@@ -70,6 +71,14 @@ def test_the_lower_bound_is_that_of_bottou() -> None:
     assert verdict.difference is not None and not verdict.promise
     assert verdict.difference == pytest.approx((mean, low, math.inf))
     assert verdict.value == pytest.approx(1.0)  # by `dr`, without a promise
+
+
+def test_the_weights_of_both_are_cut() -> None:
+    """Four rows, so that c = 2: least + min(w, 2) (r - least), and most - min(w', 2) (most - r)."""
+    new, old, rewards = torch.tensor([[5.0, 1, 0, 0.5], [8.0, 1, 0, 3], [0.5, 1, 0, 0.25]]).double()
+    challenger, champion = lower_terms(new, old, rewards, 0.0, 1.0)
+    assert challenger.tolist() == [1.0, 1.0, 0.0, 0.125]
+    assert champion.tolist() == [0.0, 1.0, 1.0, -0.5]
 
 
 def test_a_lower_bound_below_0_is_no_answer() -> None:

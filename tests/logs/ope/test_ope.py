@@ -190,23 +190,21 @@ def test_one_step_logs_get_the_bandit_estimators_and_their_clips(
         "dr",
         "sndr",
         "clipped-ips",
-        "switch-dr",
         "dros",
-        "sg",
         "mips",
         "offcem",
     }
     promises = found["about"]["promises"]
     assert set(promises) == {"student-t", "model", "clip", "cluster"}
     assert promises["clip"].startswith("no promise") and rows["ips"]["interval"] == "student-t"
-    for name in ("clipped-ips", "switch-dr", "dros", "sg"):
+    for name in ("clipped-ips", "dros"):
         assert rows[name]["interval"] == "clip" and rows[name]["warning"].startswith("No promise of coverage")
     out = capsys.readouterr().out
     marked = [line.split()[1] for line in out.splitlines() if line.endswith("  no promise")]
-    assert marked == ["dm", "clipped-ips", "switch-dr", "dros", "sg", "mips", "offcem"]
+    assert marked == ["dm", "clipped-ips", "dros", "mips", "offcem"]
     assert out.count("the clip was chosen on this log") == 1
     assert rows["dr"]["recommended"] or rows["dr"]["warning"]
-    assert rows["sg"]["clip"] is not None and rows["ips"]["clip"] is None
+    assert rows["dros"]["clip"] is not None and rows["ips"]["clip"] is None
     assert rows["mips"]["mean_weight"] == pytest.approx(1, abs=0.1)
     assert found["about"]["clusters"].startswith("5 clusters")  # the square root of 24 items
     own = command(folder, "one.parquet", "--policy", "random", "--policy", "logged", "--no-world")

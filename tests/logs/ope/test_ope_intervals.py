@@ -88,7 +88,6 @@ def test_clip_by_error_halves_the_error_where_hardly_anything_overlaps() -> None
 def test_weights_that_need_no_clip_are_left_alone() -> None:
     log = of_decisions(torch.ones(50).double(), torch.rand(50).double())
     assert by_error(CLIPPED, log) == GRID[-1] == INFINITE
-    assert by_error(ESTIMATORS["sg"], log) == 0.0
 
 
 def test_effective_sample_size_and_lost_mass_by_hand() -> None:

@@ -146,10 +146,10 @@ def test_each_missing_estimator_has_one_reason(files: tuple[Path, Path], tmp_pat
     assert "]: no answer. Do not trust this" in few["compare"]["text"]
     found = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"))
     present = {row["estimator"] for row in found["rows"]}
-    assert present == {"ips", "snips", "clipped-ips", "sg", "mean"}
+    assert present == {"ips", "snips", "clipped-ips", "mean"}
     reasons = {x: part["reason"] for part in found["not_computed"] for x in part["estimators"]}
     assert len(reasons) == sum(len(part["estimators"]) for part in found["not_computed"])
-    every = {"dm", "ips", "clipped-ips", "snips", "dr", "sndr", "switch-dr", "dros", "sg", "mips", "offcem"}
+    every = {"dm", "ips", "clipped-ips", "snips", "dr", "sndr", "dros", "mips", "offcem"}
     every |= {
         "pdis",
         "wpdis",

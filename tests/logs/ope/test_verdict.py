@@ -11,11 +11,10 @@ import torch
 
 from recsys_rl.logs.ope.compare import enough
 from recsys_rl.logs.ope.diagnostics import WeightReport, largest_move
-from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.parts import Totals
-from recsys_rl.logs.ope.result import Estimate
+from recsys_rl.logs.ope.result import LOGGED, Estimate, Verdict
 from recsys_rl.logs.ope.rows import plain_row
-from recsys_rl.logs.ope.verdict import Estimates, Verdict, about_log, read_verdicts, verdict_lines, verdict_on
+from recsys_rl.logs.ope.verdict import Estimates, about_log, read_verdicts, verdict_lines, verdict_on
 from recsys_rl.types import UserError
 
 ROWS = 1_000

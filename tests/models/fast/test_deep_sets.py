@@ -101,7 +101,7 @@ def test_more_items_than_entries_are_left_to_the_layer() -> None:
     torch.testing.assert_close(alone, summarise(encoder, obs, items)[1:2], rtol=1e-5, atol=1e-6)
 
 
-def test_threads_change_nothing() -> None:
+def test_threads_change_no_more_than_rounding() -> None:
     encoder, obs, items = made(1, True)
     many = obs.rows(torch.arange(N).repeat(60))
     before, results = torch.get_num_threads(), []
@@ -109,7 +109,8 @@ def test_threads_change_nothing() -> None:
         torch.set_num_threads(threads)
         results.append(found(encoder, many, items))
     torch.set_num_threads(before)
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    for one, other in zip(*results, strict=True):  # products of torch's own threads differ in rounding
+        assert float(((one - other).abs().max() / one.abs().max()).detach()) < 2e-6
 
 
 def test_inputs_that_do_not_fit() -> None:

@@ -12,7 +12,7 @@ import torch
 from benchmarks.ope_stocks import BRANDS, Shop, Tabled, judged, logged, shop, value
 from recsys_rl.checkpoint import save
 from recsys_rl.checkpoint.home import load_at_home
-from recsys_rl.data.tables.item_encoding import ALWAYS, NEVER, there
+from recsys_rl.data.timeline import ALWAYS, NEVER, ItemTimeline
 from recsys_rl.logs.decision_log import DecisionHeader, assemble, concatenate
 from recsys_rl.logs.parts import PART
 from recsys_rl.logs.source import open_log, over_log
@@ -48,7 +48,7 @@ def test_a_policy_that_is_better_by_a_gone_item_is_not() -> None:
     log = logged(of, catalogue, dataclasses.replace(old, uniform=0.3), ROWS, torch.Generator().manual_seed(1))
     now, kept, text = of_now(catalogue, log)
     assert kept.num_rows == ROWS and "1 item" in text
-    assert there(now, torch.tensor([0])).tolist() == [[False, True, True, True]]
+    assert ItemTimeline.of(now).available_at(torch.tensor([0])).tolist() == [[False, True, True, True]]
     differences = []
     for laid in (catalogue, now):
         (mine, mean), (theirs, _) = judged(kept, laid, [new, old])
@@ -56,7 +56,7 @@ def test_a_policy_that_is_better_by_a_gone_item_is_not() -> None:
         differences.append(float((mine["ips"] - theirs["ips"]).mean()))
     truth = [
         value(of, new, mask) - value(of, old, mask)
-        for mask in (torch.ones(1, 4) > 0, there(now, torch.zeros(1)))
+        for mask in (torch.ones(1, 4) > 0, ItemTimeline.of(now).available_at(torch.zeros(1)))
     ]
     assert differences == pytest.approx(truth, abs=0.1)
     assert truth[0] > 0.1 and truth[1] < -0.1
@@ -76,7 +76,8 @@ def test_sessions_that_could_show_gone_items_alone_are_left_out() -> None:
     log = logged(of, catalogue, Tabled(torch.zeros(BRANDS, 3).double()), 12, torch.Generator())
     now, kept, text = of_now(catalogue, log)
     assert kept.sessions.tolist() == list(range(5, 12)) and "5 sessions" in text
-    assert there(now, torch.arange(4, 6)).tolist() == [[False] * 3, [False, False, True]]
+    there = ItemTimeline.of(now).available_at(torch.arange(4, 6))
+    assert there.tolist() == [[False] * 3, [False, False, True]]
 
 
 @pytest.mark.parametrize(("gone", "kept"), [(1, 4), (2, 0)])

@@ -17,11 +17,11 @@ from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.serving.at_rest.record_interval import IN_FLIGHT
+from recsys_rl.serving.draw.versions import files_in
 from recsys_rl.serving.loop.client import Client
 from recsys_rl.serving.loop.release import Releases
 from recsys_rl.serving.loop.take_turns import LoopConfig, loop
 from recsys_rl.serving.loop.turn import Judge, Learn, Promote, Raise, Start, Wait
-from recsys_rl.serving.versions import files_in
 from tests.own_logs import clicks, policy, write_csv
 from tests.serving.live import Live, live
 

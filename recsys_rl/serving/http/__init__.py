@@ -1,0 +1,1 @@
+"""Requests over HTTP: host, token, routes, and what they share."""
