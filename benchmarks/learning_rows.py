@@ -5,9 +5,10 @@
 
 A row is found with the steps of the task's training, and plays the same held-out users with the same noise as
 in the table of `recsys-rl evaluate`. So a row that is younger than the trainings joins their tables. `expert`
-is the policy of benchmarks.experts. With ``--keep FOLDER`` there are the rows of the algorithm, too: its runs
-are trained in FOLDER/<task>-<seed>/<algorithm>/, or taken from there, as by benchmarks.learning. Appends a
-CSV row per task, seed and row; its column train_seconds stays empty.
+is the policy of benchmarks.experts, `searched-stock` that of benchmarks/searched_stock.py. With
+``--keep FOLDER`` there are the rows of the algorithm, too: its runs are trained in
+FOLDER/<task>-<seed>/<algorithm>/, or taken from there, as by benchmarks.learning. Appends a CSV row per task,
+seed and row; its column train_seconds stays empty.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import learning
+from benchmarks import learning, searched_stock
 from benchmarks.experts import policy
 from benchmarks.harness import tables
 from benchmarks.harness.runs import checkpoint_in, trained
@@ -68,6 +69,8 @@ def rows_of(
     makers = RowMakers(table, env, steps, None).makers()
     if config.platform.users in policy.EXPERTS:
         makers[policy.NAME] = partial(expert_of, table, env, steps)
+    if env.interface.profile:
+        makers[searched_stock.NAME] = partial(stocked, table, env, steps)
     if keep is not None:
         makers |= trained_rows(keep.resolve() / f"{task}-{seed}" / algo, algo, words, table, env)
     known = [name for name in makers if name not in PLANNERS]  # those play fewer users
@@ -100,6 +103,14 @@ def rows_of(
 def expert_of(table: Table, env: RecEnv, steps: int) -> Player:
     """`expert`, as `recsys-rl evaluate --policy` plays it."""
     return custom_players({policy.NAME: policy.expert}, table, env, table, steps)[policy.NAME]
+
+
+def stocked(table: Table, env: RecEnv, steps: int) -> Player:
+    """`searched` with a stock and a hinge (searched_stock.py)."""
+    noise = generators(0, searched_stock.NAME)[searched_stock.NAME]  # the same result for each seed of users
+    trainees = table.trainees(env.interface, noise)
+    agent, note = searched_stock.search(trainees, table.config.platform.split, steps)
+    return Player(agent, note=note)
 
 
 def trained_rows(

@@ -20,6 +20,7 @@ LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "ranker-greedy": "ranker (gamma 0), greedy",
     "ranker": "ranker (gamma 0)",
     "searched": "searched (a longer linear score of all that the policy sees)",
+    "searched-stock": "searched-stock (searched, with a capped stock and a hinge of user and item)",
     "rule": "rule (linear, searched)",
     "mmr": "mmr (mf, diversified)",
     "mf": "mf (profile times item)",
