@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.searched_stock import StockForm, Stocked, stock
+from benchmarks.searched_stock import Stocked, StockForm, stock
 from recsys_rl.evaluation.rivals.forms import Factors, Form, Searched
 from recsys_rl.types import Interface, Obs
 from tests.tiny_world import tiny_catalogue
