@@ -1,7 +1,7 @@
 """Is it better than what a team would ship? Tables of policies on held-out users, with their page.
 
-``recsys_rl.evaluate`` makes a table. The names in ``__all__`` are its parts; docs/map_evaluation.md says
-which file has what. Each is imported at its first use.
+``recsys_rl.evaluate`` makes a table. The names in ``__all__`` are for code outside of the package, which
+imports from the files itself; docs/map_evaluation.md says which file has what. Each is imported at its first use.
 """
 
 from __future__ import annotations

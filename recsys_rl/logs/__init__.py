@@ -1,6 +1,7 @@
 """Logs of decisions: read and written, described, judged on and learned from.
 
-The names in ``__all__`` are the public interface, imported at their first use; docs/map_logs.md is the map.
+The names in ``__all__`` are for code outside of the package, which imports from the files itself. Each is
+imported at its first use; docs/map_logs.md is the map.
 """
 
 from __future__ import annotations

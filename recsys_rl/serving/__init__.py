@@ -1,4 +1,7 @@
-"""A policy behind HTTP, its record, and the loop that learns from it: docs/map_serving.md is the map."""
+"""A policy behind HTTP, its record, and the loop that learns from it: docs/map_serving.md is the map.
+
+The names in ``__all__`` are for code outside of the package, which itself imports from the files.
+"""
 
 from __future__ import annotations
 
