@@ -58,6 +58,7 @@ __all__ = [
     "make_world",
     "ope",
     "play",
+    "register_platform",
     "train",
     "updates",
 ]
@@ -85,20 +86,38 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def register_ids() -> None:
-    """Register each platform with Gymnasium; the import of this package does so.
+def register_platform(platform: str) -> str:
+    """Register a platform of your own, as ``my_file:PLATFORM``, with Gymnasium, and return its id.
 
-    The entry points are strings: nothing heavy is imported, and no data is read, before an environment is
-    made.
+    Gymnasium's ids have no second colon, so the module must be importable where this is called, and in each
+    process that makes the environment. Raises UserError for a name that is not a platform's with users.
     """
+    from recsys_rl.settings.names import has_own_world, platform_of
+
+    if platform not in PLATFORMS:
+        platform_of(platform)
+    if platform in WITHOUT_ID or has_own_world(platform):
+        raise UserError(f"{platform} has no users to play: give a platform with users.")
+    _register(platform)
+    return gymnasium_id(platform)
+
+
+def _register(platform: str) -> None:
+    """The entry points are strings: nothing heavy is imported before an environment is made."""
+    if gymnasium_id(platform) not in registry:
+        register(
+            gymnasium_id(platform),
+            entry_point="recsys_rl.foreign.ids:RecSysEnv",
+            vector_entry_point="recsys_rl.foreign.ids:RecSysVectorEnv",
+            kwargs={"platform": platform},
+        )
+
+
+def register_ids() -> None:
+    """Register each platform with Gymnasium; the import of this package does so, and reads no data."""
     for platform in PLATFORMS:
-        if platform not in WITHOUT_ID and gymnasium_id(platform) not in registry:
-            register(
-                gymnasium_id(platform),
-                entry_point="recsys_rl.foreign.ids:RecSysEnv",
-                vector_entry_point="recsys_rl.foreign.ids:RecSysVectorEnv",
-                kwargs={"platform": platform},
-            )
+        if platform not in WITHOUT_ID:
+            _register(platform)
 
 
 register_ids()

@@ -18,14 +18,16 @@ draws keep the share KEPT of what the best items are expected to add to items dr
 
 Where items are known by their ids alone, the weights of each are learned from its own few decisions, and the
 item with the highest score is the luckiest. So z is the shared V(s) and the item's own z_i(s), and the latter
-has a normal prior with mean 0 and variance d / c over contexts. With n decisions, I items and
-the scores Z (B, I) of a minibatch, all means over an update::
+has a normal prior with mean 0 and variance d / c over contexts. With n decisions, n_i of them of item i, I
+items and the scores Z (B, I) of a minibatch, all means over an update::
 
     L + c / (2 n) sum_i mean_s z_i(s)^2
-    a = mean p (1 - p) n / I        d = mean tr(Z Z')^2 / tr((Z Z')^2)        c = d / mean z_i^2  a / (a + c)
+    a_i = n_i mean p_i (1 - p_i)        d = mean tr(Z Z')^2 / tr((Z Z')^2)
+    c sum_i mean_s z_i(s)^2 = d sum_i a_i / (a_i + c)
 
-a is the information in an item's decisions about a direction, d the number of directions in which items
-differ. Then c is the precision that makes the log most probable (MacKay 1992, Neural Computation 4(3)).
+a_i is the information in an item's decisions about a direction, d the number of directions in which items
+differ. Then c is the precision that makes the log most probable (MacKay 1992, Neural Computation 4(3)). Items
+that are hardly ever shown tell nothing of c: their scores are near 0 whatever it is.
 """
 
 from __future__ import annotations
@@ -88,6 +90,7 @@ class Direct(NetworkPolicy[DirectConfig]):
         self.held_back: Transitions | None = None
         self.num_decisions: float = math.inf  # n
         self.precision = 0.0  # c: the first update has no prior, as it shows how much items differ
+        self.seen = self.optimizer.weights.new_zeros(sum(model.shapes.action_sizes))  # (I,): rows so far
         self.least_loss = math.inf
         self.mean = self.optimizer.weights.clone()  # (P,): the moving average
         self.best = self.optimizer.weights.clone()  # (P,): the average with the least loss
@@ -108,7 +111,7 @@ class Direct(NetworkPolicy[DirectConfig]):
         assert batch.possible is not None
         self.anneal_lr()
         self.model.span.copy_(torch.stack([batch.possible[:, 0].min(), batch.possible[:, 1].max()]))
-        averages, spreads = StepMeans(), StepMeans()
+        averages, spreads, information = StepMeans(), StepMeans(), torch.stack([self.seen, self.seen]) * 0
         for minibatch in batch.split(self.config.batch_size):
             obs = self.model.summarised(minibatch.obs)
             logits, shares, scores = self._answers(replace(minibatch, obs=obs))
@@ -119,8 +122,11 @@ class Direct(NetworkPolicy[DirectConfig]):
             self.mean.lerp_(self.optimizer.weights, 1 - DECAY)
             averages.add(loss=loss)
             if scores is not None:
-                spreads.add(**spread(scores.detach(), logits.detach()))
-        self._set_precision(spreads)
+                spreads.add(**spread(scores.detach()))
+                chance = logits.detach().sigmoid()  # (B,)
+                rows = torch.stack([chance * (1 - chance), torch.ones_like(chance)])
+                information.index_add_(1, minibatch.items.squeeze(1), rows)
+        self._set_precision(spreads, information)
         self.updates += 1
         metrics = self._validate()
         contexts = batch if self.held_back is None else self.held_back
@@ -146,16 +152,22 @@ class Direct(NetworkPolicy[DirectConfig]):
             return 0.0
         return self.precision / (2 * self.num_decisions) * scores.square().sum(1).mean()
 
-    def _set_precision(self, spreads: StepMeans) -> None:
-        """Set c from the ``spread`` of all steps of an update, the same in all processes."""
+    def _set_precision(self, spreads: StepMeans, information: Tensor) -> None:
+        """Set c from an update, the same in all processes.
+
+        ``spreads``: the ``spread`` of all steps; ``information`` (2, I): sum of p (1 - p) over the decisions
+        of each item, and their number.
+        """
         means = self.optimizer.weights.new_tensor([*spreads.means().values()])
         if not len(means) or self.num_decisions == math.inf:
             return
+        numbers = torch.cat([means, information.flatten()])
         if self.average is not None:
-            self.average(means)
-        square, information, directions = means.tolist()
-        num_items = sum(self.model.shapes.action_sizes)
-        self.precision = evidence(square, information * self.num_decisions / num_items, directions)
+            self.average(numbers)
+        (square, directions), (sums, rows) = numbers[:2].tolist(), numbers[2:].view(2, -1)
+        self.seen += rows
+        each = torch.where(rows > 0, sums / rows, sums.sum() / rows.sum())  # mean p (1 - p) of each item
+        self.precision = evidence(square, self.num_decisions * self.seen / self.seen.sum() * each, directions)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -202,6 +214,7 @@ class Direct(NetworkPolicy[DirectConfig]):
             "optimizer.best": self.best.cpu().clone(),
             "least_loss": least,
             "precision": torch.tensor(self.precision, dtype=torch.float64),
+            "optimizer.seen": self.seen.cpu().clone(),
         }
         return super().state_dict() | own
 
@@ -219,37 +232,41 @@ class Direct(NetworkPolicy[DirectConfig]):
                 raise ValueError(f"a loss of {least}")
             self.least_loss = least if least >= 0 else math.inf
             self.precision = float(state["precision"])
+            self.seen.copy_(state.get("optimizer.seen", torch.zeros(())))  # of an earlier version: none
             if not 0 <= self.precision < math.inf:
                 raise ValueError(f"a precision of {self.precision}")
         else:
             self.mean.copy_(self.optimizer.weights)
             self.best.copy_(self.optimizer.weights)
             self.least_loss, self.precision = math.inf, 0.0
+            self.seen.zero_()
 
 
-def spread(scores: Tensor, logits: Tensor) -> dict[str, Tensor]:
-    """The three numbers of a minibatch that give the precision: mean z_i^2, mean p (1 - p), and d.
-
-    Args:
-        scores: (B, I), z_i of all items.
-        logits: (B,), z of the shown items.
-    """
+def spread(scores: Tensor) -> dict[str, Tensor]:
+    """The mean of z_i^2 over a minibatch and all items, and d, from the ``scores`` z_i (B, I)."""
     side = scores if scores.shape[0] < scores.shape[1] else scores.T
     products = side @ side.T  # (B, B) or (I, I): both have the same eigenvalues but zeros
     squares = scores.square().sum()
-    chance = logits.sigmoid()
     return {
         "square": squares / scores.numel(),
-        "information": (chance * (1 - chance)).mean(),
         "directions": squares.square() / products.square().sum().clamp_min(1e-30),
     }
 
 
-# c = d / v  a / (a + c), with v = mean z^2 (MacKay 1992, Neural Computation 4(3))
-def evidence(square: float, information: float, directions: float) -> float:
-    """The positive c, from v = ``square``, a = ``information`` and d = ``directions``."""
-    most = directions / max(square, 1e-8)  # c if a is infinite
-    return 2 * most / (1 + math.sqrt(1 + 4 * most / information)) if information else 0.0
+# c = d / v  mean_i a_i / (a_i + c), with v = mean z^2 (MacKay 1992, Neural Computation 4(3))
+def evidence(square: float, information: Tensor, directions: float) -> float:
+    """The only c, from v = ``square``, a_i = ``information`` (I,) and d = ``directions``.
+
+    The right side falls while c rises, so halving the interval up to d / v finds it.
+    """
+    a = information.double()
+    low, high = 0.0, directions / max(square, 1e-8)  # c if all a_i are infinite
+    most = high
+    for _ in range(60):
+        c = (low + high) / 2
+        share = float(torch.where(a > 0, 1 / (1 + c / a), 0.0).mean())
+        low, high = (c, high) if c < most * share else (low, c)
+    return (low + high) / 2
 
 
 ALGORITHM = Algorithm(DirectConfig, Direct, LOGGED, AnswerNetwork, needs=("rewards", "single items"))

@@ -115,7 +115,8 @@ def encoded_anew(checkpoint: Checkpoint) -> Checkpoint:
     old, items = checkpoint.catalogue, items_of(checkpoint.catalogue)
     tables = checkpoint.config.platform.tables
     assert tables is not None
-    encoding, _ = fitted([item for item in items if item.live])
+    live = [item for item in items if item.live]
+    encoding, _ = fitted(live, encoding_of(checkpoint).genres_column)
     catalogue = encoding.catalogue(items, old.popularity, old.source, clock_of(old))
     size = catalogue.embedding.shape[1]
     env_config = dataclasses.replace(

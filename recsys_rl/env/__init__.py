@@ -24,5 +24,7 @@ second one has no simulator to step."""
 
 
 def gymnasium_id(platform: str) -> str:
-    """``two-words`` -> ``recsys_rl/TwoWords-v0``."""
+    """``two-words`` -> ``recsys_rl/TwoWords-v0``; ``file:PLATFORM`` -> ``recsys_rl/file.PLATFORM-v0``."""
+    if ":" in platform:
+        return f"recsys_rl/{platform.replace(':', '.')}-v0"
     return f"recsys_rl/{''.join(word.title() for word in platform.split('-'))}-v0"

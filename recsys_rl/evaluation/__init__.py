@@ -1,7 +1,7 @@
 """Is it better than what a team would ship? Tables of policies on held-out users, with their page.
 
 ``recsys_rl.evaluate`` makes a table. The names in ``__all__`` are for code outside of the package, which
-imports from the files itself; docs/map_evaluation.md says which file has what. Each is imported at its first use.
+imports from the files itself. Each is imported at its first use; docs/map_evaluation.md is the map.
 """
 
 from __future__ import annotations

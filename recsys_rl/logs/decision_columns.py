@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
 from recsys_rl.data.tables.findings import Finding, found, wrong
-from recsys_rl.data.tables.pieces import CONTEXT, seen_pieces
+from recsys_rl.data.tables.pieces import CONTEXT, TextRule, seen_pieces
 from recsys_rl.data.tables.schema import BY_NAME, COLUMNS, ROUNDING, STORED, Column, named, of_propensities
 from recsys_rl.data.tables.times import format_in, seconds
 from recsys_rl.data.tables.values import id_text, lists_of, on
@@ -245,10 +245,10 @@ class Table(Cells):
         self.refuse(broken, sentence, value=logprobs.exp(), other=own.exp(), **names)
         return logprobs
 
-    def context(self, fill: bool) -> dict[str, Tensor]:
+    def context(self, fill: bool, rule: TextRule) -> dict[str, Tensor]:
         """The pieces (E, size), encoded as for a policy that learns from this file. ``fill``: gaps may be."""
         pieces, texts, gaps = {}, [], []
-        for name, seen in seen_pieces(self, fill, roles=self.columns).items():
+        for name, seen in seen_pieces(self, fill, roles=self.columns, texts=rule).items():
             piece, note = seen.piece(name)
             pieces[name] = piece.tensor(self)
             self.notes += [found("{note}", note=note)] if note else []

@@ -21,6 +21,7 @@ from recsys_rl.data.tables.cells import spread, tensor_of
 from recsys_rl.data.tables.findings import NUMBERS, Words, in_words, names_of, words_of
 from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items, read_item_files, read_items
 from recsys_rl.data.tables.layout import roles_of
+from recsys_rl.data.tables.pieces import TextRule
 from recsys_rl.data.tables.read import TableFile
 from recsys_rl.data.tables.schema import (
     BY_NAME,
@@ -110,7 +111,7 @@ def _read(
         read.refuse(tensor_of(again), sentence, session=lambda at: short(sessions[int(numbers[at])]))
     users, user_numbers = read.keys("user")
     steps = read.steps(numbers)
-    pieces = read.context(fill)
+    pieces = read.context(fill, TextRule.of(table, given))
     interface = _interface(len(names), places, int(steps.max()) + 1, pieces, signals)
     loggers, of_row, under_each, note = read.loggers()
     chosen = _rows_of(shown, names).view(-1, places)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.findings import in_words, words_of
-from recsys_rl.data.tables.pieces import SeenPiece, context_columns, merged, seen_pieces
+from recsys_rl.data.tables.pieces import SeenPiece, TextRule, context_columns, merged, seen_pieces
 from recsys_rl.data.tables.read import TableFile
 from recsys_rl.data.tables.schema import columns_text
 from recsys_rl.data.tables.values import on, whole_number
@@ -205,10 +205,13 @@ def _users(
 def _pieces_of_file(files: LogFiles, table: TableFile, learned: Tensor) -> dict[str, SeenPiece]:
     """The pieces of a file, of its rows ``learned`` (E,) bool."""
     columns = list(context_columns(table.names, files.roles(table)).values())
-    groups = [columns] if table.of_lines else [[name] for name in columns]
+    groups, texts = (
+        [columns] if table.of_lines else [[name] for name in columns],
+        TextRule.of(table, files.given),
+    )
     pieces: dict[str, SeenPiece] = {}
     for group in filter(None, groups):
-        pieces |= seen_pieces(files.cells(table, group), files.fill, learned)
+        pieces |= seen_pieces(files.cells(table, group), files.fill, learned, texts=texts)
     return pieces
 
 

@@ -295,7 +295,7 @@ def _loaded(
     if encoding.knows_items or facts.clock:
         ids = tuple(sorted({*ids, *facts.ids}))
     chosen = stock_items(ids, facts, last)
-    encoding, merged = fitted(chosen)
+    encoding, merged = fitted(chosen, facts.genres_column)
     shares = torch.tensor([share_of.get(item.id, 0.0) for item in chosen])
     catalogue = encoding.catalogue(chosen, shares, source, facts.clock)
     shape = dataclasses.replace(overview.shape, items=encoding)
@@ -337,7 +337,7 @@ def before_a_log(items: str, signals: Sequence[str], pieces: Sequence[Piece], sl
     chosen = stock_items(ids, facts)
     if len(chosen) < 2:
         raise UserError(f"{items} holds one item, so there is nothing to choose: give a file of several.")
-    encoding = fitted(chosen)[0]
+    encoding = fitted(chosen, facts.genres_column)[0]
     catalogue = encoding.catalogue(chosen, torch.zeros(len(ids)), Path(items).name)
     shape = LogShape(tuple(pieces), tuple(signals), slate_size, LONGEST, True, items=encoding)
     interface_of(shape, catalogue)  # raises UserError

@@ -275,19 +275,19 @@ class ItemGiven(Struct, forbid_unknown_fields=True, frozen=True):
 
     item_id: Id
     title: Annotated[str, Meta(min_length=1, max_length=1_000)] | None = None
-    """Default: the id."""
+    """Default: that of before, and of a new item the id."""
     features: Annotated[dict[Id, FeatureValue], Meta(max_length=MOST_PIECES)] = msgspec.field(
         default_factory=dict
     )
-    """What is known of it, by the columns of the place (`features` of `GET /v1/platform`); null or no field:
-    it has no value."""
+    """What is known of it, by the columns of the place (`features` of `GET /v1/platform`). A column that is
+    left out keeps its value, also of an item that comes back; null: it has no value."""
 
 
 class ItemsRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """The body of `POST /v1/items`: the items that come, change or go, all of them or none."""
 
     items: Annotated[list[ItemGiven], Meta(max_length=MOST_STOCK)] = msgspec.field(default_factory=list)
-    """Items that are there from now on. One that is there already is known by these features from now on."""
+    """Items that are there from now on. Of one that is there already the columns that are given change."""
     withdraw: Annotated[list[Id], Meta(max_length=MOST_STOCK)] = msgspec.field(default_factory=list)
     """Items that are shown no more."""
     only: bool = False
@@ -308,6 +308,8 @@ class ItemsAnswer(Struct, frozen=True):
     """The number of the record's last change of the items."""
     unknown_values: int
     """Items that came or changed, with a text that the champion does not know and takes for *other*."""
+    incomplete: list[str]
+    """Items that came or changed and of which nothing is known: they are drawn like any unknown item."""
     not_showable: int
     """Items that are there and that the champion can't show, as it knows items by their ids alone."""
 

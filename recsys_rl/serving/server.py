@@ -27,7 +27,7 @@ from recsys_rl.serving.draw.versions import Silent, Version, open_version
 from recsys_rl.serving.http.app import App, Tokens, is_loopback
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.options import ServeConfig
-from recsys_rl.serving.record.facts import CHAMPION, COLUMNS, FEATURES, facts_of, of_own_place
+from recsys_rl.serving.record.facts import CHAMPION, COLUMNS, FEATURES, TAGS, facts_of, of_own_place
 from recsys_rl.serving.record.record_schema import Damaged, ServedPolicy
 from recsys_rl.serving.record.snapshot import champion_in
 from recsys_rl.serving.record.stock import Change, Stock, changes_of
@@ -162,6 +162,7 @@ def _stock(store: Store, version: Version, new_items: float) -> Stock:
     if stock.num_rows:
         return stock
     store.set_fact(FEATURES, columns)
+    store.set_fact(TAGS, encoding.genres_column)
     items = [item for item in items_of(version.checkpoint.catalogue) if item.live]
     added = changes_of(stock, Change(items, ()), itertools.count(store.last + 1).__next__, time.time())
     store.write(added, durable=True)

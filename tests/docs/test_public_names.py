@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 NAMES = (
     *("AGENTS", "PLATFORMS", "SOURCES", "Action", "Catalogue", "Config", "EvaluateConfig", "Obs"),
     *("Population", "RecEnv", "Recommender", "UserError", "World", "collect", "describe", "evaluate"),
-    *("fit_users", "load", "make_agent", "make_env", "make_world", "ope", "play", "train", "updates"),
+    *("fit_users", "load", "make_agent", "make_env", "make_world", "ope", "play", "register_platform"),
+    *("train", "updates"),
 )
 
 

@@ -188,3 +188,22 @@ def test_platform_of_a_dict_has_an_id_of_gymnasium(here: Path, monkeypatch: pyte
             gymnasium.make("recsys_rl/MyTutor-v0", noise=0.5)
     finally:
         gymnasium.registry.pop("recsys_rl/MyTutor-v0")
+
+
+def test_own_platform_has_a_gymnasium_id(here: Path) -> None:
+    """It plays as it does in our own environment, by one call; a name without users is refused."""
+    env_id = recsys_rl.register_platform("my_tutor:PLATFORM")
+    assert env_id == recsys_rl.register_platform("my_tutor:PLATFORM") == "recsys_rl/my_tutor.PLATFORM-v0"
+    made = {"data": "synthetic", "num_items": 20, "num_users": 10, "learning_gain": 0.5}
+    env = gymnasium.make(env_id, **made)
+    _, info = env.reset(seed=3)
+    mask = info["action_mask"] if info else None
+    seen = env.step(env.action_space.sample(mask=mask))
+    assert isinstance(env.action_space, gymnasium.spaces.Discrete) and env.action_space.n == 20
+    assert 0 <= float(seen[1]) <= 1
+    many = gymnasium.make_vec(env_id, num_envs=3, **made)
+    many.reset(seed=3)
+    assert many.step(many.action_space.sample())[1].shape == (3,)
+    for wrong in ("gym:CartPole-v1", "own-log", "my_tutor:NOTHING", "nowhere"):
+        with pytest.raises(UserError):
+            recsys_rl.register_platform(wrong)

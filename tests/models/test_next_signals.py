@@ -131,3 +131,16 @@ def test_signals_are_learned_from_the_signals_alone(algo: str, proof: Proof) -> 
         no_rewards = replace(rollout, rewards=torch.zeros_like(rollout.rewards))
         seen.append(agent.update(no_rewards)["signal_loss"])
     proof(seen[-1], below=0.8)
+
+
+def test_the_loss_of_expected_rewards_reaches_no_encoder() -> None:
+    """The expected signals, made by the encoder, are inputs of the expected rewards without a gradient."""
+    env, agent = small("ppo", batch_size=128)
+    rollout, _ = collect(env, agent, env.reset(), 16)
+    for parameter in agent.model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4))
+    obs = agent.model.summarised(rollout.obs.map(lambda x: x.flatten(0, 1).clone()))
+    rewards = rollout.rewards.flatten()
+    agent.model.reward_loss(obs, rollout.items.flatten(0, 1), rewards).backward()
+    taught = {name for name, p in agent.model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert taught and all(name.startswith("head.expected.") for name in taught)

@@ -98,7 +98,7 @@ def test_items_come_change_and_go(one_step: Path, tmp_path: Path) -> None:
         same = post(client, items=ITEMS)
         assert same == {
             "added": 0, "changed": 0, "withdrawn": 0, "unchanged": 4,
-            "items": 4, "stock": 4, "unknown_values": 0, "not_showable": 0,
+            "items": 4, "stock": 4, "unknown_values": 0, "incomplete": [], "not_showable": 0,
         }  # fmt: skip
         change = {"items": [NEW, {**ITEMS[1], "features": {"brand": "a"}}], "withdraw": ["i0"]}
         answer = post(client, **change)

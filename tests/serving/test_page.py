@@ -195,5 +195,5 @@ def test_the_context_of_a_log_has_fields_with_plausible_values(tmp_path: Path) -
     [first, second] = record.sessions()
     record.store.close()
     assert [event.value for event in first.events] == [1.0]
-    expected = (40.65, "tv", (0.5, -1.0))  # age, device, v
+    expected = (36.1, "tv", (0.5, -1.0))  # age, device, v
     assert first.decisions[0].context == second.decisions[0].context == expected

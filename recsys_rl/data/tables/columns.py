@@ -98,6 +98,9 @@ class DecisionColumns(TimedFile):
     """Column of the name of the logging policy."""
     candidates_column: str | None = None
     """Column of the list of items that could be shown."""
+    text_column: str | None = None
+    """Columns context.NAME of texts that look like numbers, as postal codes: NAME, or several with commas. In
+    a text file a column holds texts if fewer than half of its values are numbers; others have types."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from recsys_rl.data.tables.pieces import MOST_TEXTS, Piece, pieces_text, read_pi
 from recsys_rl.data.timeline import ALWAYS, COLUMNS, NEVER, Clock, ItemTimeline
 from recsys_rl.types import Catalogue, ItemFeature
 
+T = TypeVar("T")
 Features = Mapping[str, Any]
 """The values of an item, by column: a number, or a text; under GENRES a list of texts, under EMBEDDING a
 list of numbers. A column without a value is absent."""
@@ -53,6 +54,7 @@ class ItemEncoding:
     genres: tuple[str, ...] = ()
     vector: int = 0  # numbers of the column EMBEDDING, which are used as they are; 0 without it
     alone: tuple[str, ...] = ()  # items with a feature of their own, where nothing is known of any
+    genres_column: str = GENRES  # its name in the team's file
 
     @property
     def columns(self) -> dict[str, str]:
@@ -63,6 +65,14 @@ class ItemEncoding:
         if self.vector:
             kinds[EMBEDDING] = "list"
         return kinds
+
+    def internal(self, name: str) -> str:
+        """The name in ``Features`` of a column that callers name; another name is returned as it is."""
+        return GENRES if name == self.genres_column and self.genres else name
+
+    def named(self, columns: Mapping[str, T]) -> dict[str, T]:
+        """What is said of each of the ``columns`` by the names that callers use."""
+        return {self.genres_column if name == GENRES else name: of for name, of in columns.items()}
 
     @property
     def knows_items(self) -> bool:
@@ -153,8 +163,11 @@ def facts_text(rows: Sequence[Features]) -> str:
     return json.dumps([{**row, EMBEDDING: 0} if EMBEDDING in row else dict(row) for row in rows])
 
 
-def fitted(items: Sequence[StockItem]) -> tuple[ItemEncoding, str]:
-    """The encodings of these items, and a note about texts that have no code of their own."""
+def fitted(items: Sequence[StockItem], genres_column: str = GENRES) -> tuple[ItemEncoding, str]:
+    """The encodings of these items, and a note about texts that have no code of their own.
+
+    ``genres_column``: the name of the column of GENRES in the file of the items.
+    """
     rows = [item.features for item in items]
     vectors = [row[EMBEDDING] for row in rows if EMBEDDING in row]
     names = dict.fromkeys(name for row in rows for name in row if name not in (GENRES, EMBEDDING))
@@ -164,7 +177,7 @@ def fitted(items: Sequence[StockItem]) -> tuple[ItemEncoding, str]:
     ids = dict.fromkeys(str(item.id) for item in items)
     alone = () if known or len(ids) > MOST_ALONE else tuple(ids)
     encoding = ItemEncoding(
-        tuple(piece for piece, _ in made), genres, len(vectors[0]) if vectors else 0, alone
+        tuple(piece for piece, _ in made), genres, len(vectors[0]) if vectors else 0, alone, genres_column
     )
     return encoding, "; ".join(note for _, note in made if note)
 
@@ -223,4 +236,7 @@ def read_encoding(values: Mapping[str, Any]) -> ItemEncoding:
         raise ValueError(f"{vector!r} numbers of an item")
     names = (tuple(map(str, values[name])) for name in ("genres", "alone"))
     genres, alone = names
-    return ItemEncoding(read_pieces(json.dumps(values["pieces"])), genres, vector, alone)
+    column = values.get("genres_column", GENRES)  # of an earlier version
+    if type(column) is not str:
+        raise ValueError(f"{column!r} as the name of a column")
+    return ItemEncoding(read_pieces(json.dumps(values["pieces"])), genres, vector, alone, column)

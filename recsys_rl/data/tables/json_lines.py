@@ -36,6 +36,7 @@ class JsonTable:
     note: str = ""  # what was left out
     items: pl.DataFrame | None = None  # the features of the items, by their ids in ``item``
     dsjson: bool = False
+    mixed: frozenset[str] = frozenset()  # columns with strings beside numbers or truths
 
 
 def read_json_lines(path: Path, raw: bytes) -> JsonTable:
@@ -60,7 +61,8 @@ def read_json_lines(path: Path, raw: bytes) -> JsonTable:
     if not of_decisions:
         names = dict.fromkeys(name for _, row in plain for name in row)
         columns = {name: [row.get(name) for _, row in plain] for name in names}
-        return JsonTable(_frame(columns), tuple(number for number, _ in plain), "; ".join(left))
+        lines = tuple(number for number, _ in plain)
+        return JsonTable(_frame(columns), lines, "; ".join(left), mixed=_mixed(columns))
     columns, of_rows = decisions.table()
     if not of_rows:
         raise UserError(f"{one_line(path)} holds no decisions: {'; '.join([*left, *decisions.notes()])}.")
@@ -68,7 +70,8 @@ def read_json_lines(path: Path, raw: bytes) -> JsonTable:
     note = "; ".join(
         [f"Vowpal Wabbit's dsjson, with {amount(len(of_rows), 'decision')}", *left, *decisions.notes()]
     )
-    return JsonTable(_frame(columns), tuple(of_rows), note, _frame(items) if items else None, True)
+    of_items = _frame(items) if items else None
+    return JsonTable(_frame(columns), tuple(of_rows), note, of_items, True, _mixed(columns))
 
 
 def _objects(raw: bytes, broken: list[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -113,6 +116,11 @@ def _check(path: Path, broken: list[tuple[int, str]], total: int) -> None:
 def _counted(broken: list[tuple[int, str]], total: int) -> str:
     texts = [f"line {number} {why}" for number, why in broken[:SHOWN]] + ["..."] * (len(broken) > SHOWN)
     return f"{amount(len(broken), 'broken line')} of {total:,} ({'; '.join(texts)})"
+
+
+def _mixed(columns: Mapping[str, list[Any]]) -> frozenset[str]:
+    kinds = {name: {type(value) for value in values} - {type(None)} for name, values in columns.items()}
+    return frozenset(name for name, of in kinds.items() if str in of and len(of) > 1)
 
 
 def _frame(columns: Mapping[str, list[Any]]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
+from recsys_rl.data.tables.read import TableFile
 from recsys_rl.data.tables.schema import named
-from recsys_rl.data.tables.values import is_gap, label, lists_of, no_numbers
+from recsys_rl.data.tables.values import are_numbers, commas_or_lists, is_gap, label, lists_of, number, on
 from recsys_rl.errors import listed, one_line, short
 from recsys_rl.types import UserError, is_name
 
@@ -54,6 +55,7 @@ class Piece:
     values: tuple[str, ...] = ()  # texts with a code of their own, in alphabetical order
     gaps: bool = False  # rows of the log have no value, and requests may have none
     mean: tuple[float, ...] = ()  # of the known values of a number with gaps; () for others
+    median: tuple[float, ...] = field(default=(), compare=False)  # of each number, about; () if unknown
 
     @property
     def size(self) -> int:
@@ -125,10 +127,11 @@ class Piece:
 
     @property
     def example(self) -> float | str | list[float]:
-        """A value that requests may have: the middle of the log's range, or the first text."""
+        """A value that requests may have: the median of the log, or the first text."""
         if self.kind == "text":
             return self.values[0]
-        middle = [(low + high) / 2 for low, high in zip(self.low, self.high, strict=True)]
+        ends = zip(self.low, self.high, strict=True)
+        middle = [*self.median] or [(low + high) / 2 for low, high in ends]  # of an earlier version
         return middle if self.kind == "list" else middle[0]
 
     def scaled(self, values: Tensor) -> Tensor:
@@ -168,12 +171,21 @@ class SeenPiece:
     squares: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))  # around the mean
     low: Tensor = field(default_factory=lambda: torch.full((1,), math.inf, dtype=torch.float64))
     high: Tensor = field(default_factory=lambda: torch.full((1,), -math.inf, dtype=torch.float64))
+    median: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))  # of files their mean
     texts: Counter[str] = field(default_factory=Counter)
+    like_numbers: tuple[int, str] = (0, "")  # texts that look like numbers, and the first of them
 
     @property
     def constant(self) -> bool:
         """True if all rows have the same value."""
         return len(self.texts) == 1 if self.kind == "text" else bool((self.low == self.high).all())
+
+    @property
+    def odd(self) -> str:
+        """The texts that look like numbers, in words; "" without any."""
+        number, first = self.like_numbers
+        are = "looks like a number" if number == 1 else "look like numbers"
+        return f"{number:,} of {self.count:,} {are}, as {short(first)}" if number else ""
 
     def piece(self, name: str) -> tuple[Piece, str]:
         """The piece with its encoding, and a note about merged texts; "" without one.
@@ -190,10 +202,11 @@ class SeenPiece:
             # Of equally frequent texts the first in the alphabet: the order of a hash decides nothing.
             common = sorted(self.texts, key=lambda text: (-self.texts[text], text))[:MOST_TEXTS]
             rest = len(self.texts) - len(common)
-            note = (
-                f"context.{name} has {len(self.texts):,} texts: the {rest:,} rarest are other" if rest else ""
+            notes = [f"context.{name} has {len(self.texts):,} texts: the {rest:,} rarest are other"] * bool(
+                rest
             )
-            return Piece(name, "text", values=tuple(sorted(common)), gaps=gaps), note
+            notes += [f"context.{name} is a column of texts, of which {self.odd}"] * bool(self.odd)
+            return Piece(name, "text", values=tuple(sorted(common)), gaps=gaps), "; ".join(notes)
         mean, variance = self.mean, self.squares / self.count
         deviation = variance.sqrt()
         largest = torch.maximum(self.low.abs(), self.high.abs())
@@ -204,7 +217,8 @@ class SeenPiece:
         spread = torch.ones_like(mean) if as_it_is else deviation.where(varies, 1.0)
         low, high, center, scale = (tuple(row.tolist()) for row in (self.low, self.high, shift, spread))
         filler = tuple(mean.tolist()) if gaps and self.kind == "number" else ()
-        return Piece(name, self.kind, low, high, center, scale, gaps=gaps, mean=filler), ""
+        median = tuple(self.median.tolist())
+        return Piece(name, self.kind, low, high, center, scale, gaps=gaps, mean=filler, median=median), ""
 
     def add(self, other: SeenPiece) -> None:
         """Add the values of another file, by the formula of Chan et al. (1983) for the squares."""
@@ -212,9 +226,12 @@ class SeenPiece:
         apart, share = other.mean - self.mean, other.count / max(self.count + other.count, 1)
         self.squares = self.squares + other.squares + apart.square() * self.count * share
         self.mean = self.mean + apart * share
+        self.median = self.median + (other.median - self.median) * share
         self.count += other.count
         self.low, self.high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
         self.texts.update(other.texts)
+        number, first = self.like_numbers
+        self.like_numbers = number + other.like_numbers[0], first or other.like_numbers[1]
 
 
 def context_columns(names: Sequence[str], roles: Mapping[str, str]) -> dict[str, str]:
@@ -222,13 +239,43 @@ def context_columns(names: Sequence[str], roles: Mapping[str, str]) -> dict[str,
     return {name: column for name, column in named(names, CONTEXT).items() if column not in roles.values()}
 
 
+@dataclass(frozen=True)
+class TextRule:
+    """Tells the columns of a file whose values are texts, whatever they look like."""
+
+    named: frozenset[str] = frozenset()  # by the user, with "context."
+    typed: Callable[[str], bool] = lambda column: False  # strings of the column are texts by the file's types
+
+    @classmethod
+    def of(cls, table: TableFile, given: Mapping[str, str | None]) -> TextRule:
+        """That of a table with --text-column as in ``given``. Raises UserError for a column it lacks."""
+        names = [
+            f"{CONTEXT}{name.strip().removeprefix(CONTEXT)}" for name in (given.get("text") or "").split(",")
+        ]
+        named = frozenset(names) - {CONTEXT}
+        if lacking := sorted(named - {*table.names}):
+            raise UserError(
+                f"{one_line(table.path)} has no column {listed(lacking)} for --text-column: name columns of "
+                "the context, as city for context.city."
+            )
+        return cls(named, table.has_texts)
+
+    def holds(self, column: pl.Series) -> bool:
+        return column.name in self.named or (column.dtype == pl.String and self.typed(column.name))
+
+
 def seen_pieces(
-    whole: Cells, fill: bool = False, learned: Tensor | None = None, roles: Mapping[str, str] | None = None
+    whole: Cells,
+    fill: bool = False,
+    learned: Tensor | None = None,
+    roles: Mapping[str, str] | None = None,
+    texts: TextRule | None = None,
 ) -> dict[str, SeenPiece]:
     """The pieces of a table by name, with the values of the rows ``learned`` (E,) bool alone; None: of all.
 
-    ``fill``: columns may have gaps; ``roles``: the columns that have a role and are not pieces. Raises
-    UserError for the first wrong value of any row, with its row.
+    ``fill``: columns may have gaps; ``roles``: the columns that have a role and are not pieces. A column of
+    strings is one of texts by the rule ``texts``, or if fewer than half of its values are numbers or lists of
+    numbers. Raises UserError for the first wrong value of any row, with its row.
     """
     pieces: dict[str, SeenPiece] = {}
     everything = torch.ones(whole.frame.height, dtype=torch.bool) if learned is None else learned
@@ -242,13 +289,19 @@ def seen_pieces(
             pieces[name] = SeenPiece("", gaps=gaps)
             continue
         series = cells.filled(column)
-        lists = lists_of(series) if series.dtype.is_nested() or series.dtype == pl.String else None
-        entries = series if lists is None else lists.explode()
-        if no_numbers(entries):
-            texts = cells.labels(column).filter(pl.Series(mine.numpy()))
-            counted = Counter(dict(texts.value_counts().iter_rows()))
-            pieces[name] = SeenPiece("text", len(texts), gaps, texts=counted)
+        alike = _like_numbers(series, texts or TextRule())
+        if alike is not None:
+            known = pl.Series(mine.numpy())
+            labels, alike = cells.labels(column).filter(known), alike.filter(known)
+            odd = int(alike.sum()), labels.filter(alike).head(1).to_list()
+            counted = Counter(dict(labels.value_counts().iter_rows()))
+            pieces[name] = SeenPiece(
+                "text", len(labels), gaps, texts=counted, like_numbers=(odd[0], odd[1][0] if odd[1] else "")
+            )
             continue
+        lists = lists_of(series) if series.dtype.is_nested() or series.dtype == pl.String else None
+        if lists is not None and series.dtype == pl.String:
+            _refuse_lists_beside_numbers(cells, column, series)
         values = cells.values(column).unsqueeze(1) if lists is None else cells.lists(column)
         numbers = values.double()
         if not numbers.shape[1]:
@@ -259,15 +312,43 @@ def seen_pieces(
         _check_range(cells, column, numbers, -most, most, f"numbers from {-LARGEST:g} to {LARGEST:g}")
         kind: Literal["number", "list"] = "number" if lists is None else "list"
         none = torch.zeros(numbers.shape[1], dtype=torch.float64)
-        pieces[name] = SeenPiece(kind, 0, gaps, none, none, none + math.inf, none - math.inf)
+        pieces[name] = SeenPiece(kind, 0, gaps, none, none, none + math.inf, none - math.inf, none)
         numbers = numbers[mine]
         if len(numbers):
             mean = numbers.mean(0)
             # The squares of large numbers would lose a small spread.
             squares = (numbers - mean).square().sum(0)
             low, high = numbers.amin(0), numbers.amax(0)
-            pieces[name] = SeenPiece(kind, len(numbers), gaps, mean, squares, low, high)
+            median = numbers.median(0).values
+            pieces[name] = SeenPiece(kind, len(numbers), gaps, mean, squares, low, high, median)
     return pieces
+
+
+def _like_numbers(series: pl.Series, texts: TextRule) -> pl.Series | None:
+    """(E,) bool: the texts of a column that look like numbers; None for a column of numbers, or of lists."""
+    if series.dtype.is_nested():
+        inner = series.explode()
+        none = inner.dtype == pl.String and on(inner, number).is_null().all()
+        return pl.repeat(False, len(series), eager=True) if none else None
+    if series.dtype != pl.String:
+        return pl.repeat(False, len(series), eager=True) if texts.holds(series) else None
+    alike = are_numbers(series)
+    if texts.holds(series):
+        return pl.repeat(False, len(series), eager=True)  # the user, or the type, has said so
+    return alike if 2 * int(alike.sum()) < len(series) else None
+
+
+def _refuse_lists_beside_numbers(cells: Cells, column: str, series: pl.Series) -> None:
+    """Raise UserError for the first value that is not a number, in a column where most are single numbers."""
+    single = on(series, number).is_not_null()
+    if (
+        2 * int(single.sum()) > len(series)
+        and not series.to_frame().select(commas_or_lists(pl.first())).item()
+    ):
+        mend = "mend it, or give --text-column {name}"
+        sentence = "{column} is {value} in {row}, and most rows hold one number: " + mend
+        name, value = column.removeprefix(CONTEXT), lambda at: short(series[at])
+        cells.refuse(tensor_of(~single), sentence, column=column, value=value, name=name)
 
 
 def _check_range(cells: Cells, column: str, values: Tensor, low: Tensor, high: Tensor, rule: str) -> None:
@@ -360,7 +441,8 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
             else:
                 middle, half = (low + high) / 2, (high - low) / 2
                 own = torch.ones(size, dtype=torch.float64)
-                seen = SeenPiece(kind, 1, gaps, middle * own, half**2 / 3 * own, low * own, high * own)
+                ends = middle * own, half**2 / 3 * own, low * own, high * own, middle * own
+                seen = SeenPiece(kind, 1, gaps, *ends)
             piece, _ = seen.piece(name)
             pieces.append(_piece(**dataclasses.asdict(piece)))
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -385,6 +467,7 @@ def _piece(name: str, kind: Any, **parts: Any) -> Piece:
     """A piece of primitives. Raises TypeError or ValueError for wrong ones."""
     numbers = {name: tuple(map(float, parts.pop(name))) for name in ("low", "high", "shift", "scale")}
     values, gaps, mean = tuple(parts.pop("values")), parts.pop("gaps", False), parts.pop("mean", ())
+    median = tuple(map(float, parts.pop("median", ())))  # of an earlier version: none
     lengths = {len(column) for column in numbers.values()}
     mean = tuple(map(float, mean))
     sound = (
@@ -398,9 +481,10 @@ def _piece(name: str, kind: Any, **parts: Any) -> Piece:
         and (kind != "number" or lengths == {1})
         and type(gaps) is bool
         and len(mean) == (gaps and kind == "number")
-        and all(map(math.isfinite, mean))
+        and all(map(math.isfinite, (*mean, *median)))
+        and len(median) in (0, len(numbers["low"]))
     )
     if not sound or (lengths == {0} and kind != "text"):
         raise ValueError(f"the piece {short(name)}")
     _check_name("the settings", name)
-    return Piece(name, kind, **numbers, values=values, gaps=gaps, mean=mean)
+    return Piece(name, kind, **numbers, values=values, gaps=gaps, mean=mean, median=median)

@@ -62,6 +62,10 @@ class TableFile:
         """True for a text, whose rows have lines and which is held in memory; False for Parquet."""
         return self.raw is not None or self.json is not None
 
+    def has_texts(self, column: str) -> bool:
+        """True if the file has types, by which a string of this column is a text, whatever it looks like."""
+        return self.raw is None and (self.json is None or column not in self.json.mixed)
+
     @property
     def is_dsjson(self) -> bool:
         return self.json is not None and self.json.dsjson

@@ -13,7 +13,7 @@ import polars as pl
 
 from recsys_rl.data.tables.columns import log_name
 from recsys_rl.data.tables.read import TableFile, has_header, in_memory, open_table
-from recsys_rl.data.tables.values import text
+from recsys_rl.data.tables.values import plain_text, text
 from recsys_rl.errors import UserError, listed, one_line
 
 
@@ -41,6 +41,9 @@ class SeveralFiles(TableFile):
             for scan, of in zip(scans, kinds, strict=True)
         ]
         return pl.concat(alike, how="vertical_relaxed")
+
+    def has_texts(self, column: str) -> bool:
+        return all(part.has_texts(column) for part in self.parts)
 
     @property
     def items(self) -> TableFile | None:
@@ -106,7 +109,7 @@ def check_together(tables: Sequence[TableFile]) -> None:
     """Raise UserError for several tables that are not read together.
 
     They are of different kinds (a log of `recsys-rl record`, dsjson, a table with columns), two logs of
-    `recsys-rl record`, or one file twice.
+    `recsys-rl record`, or one file twice, also as a copy in another format.
     """
     kinds: dict[str, TableFile] = {}
     for table in tables:
@@ -124,6 +127,36 @@ def check_together(tables: Sequence[TableFile]) -> None:
     twice = next((file for file in files if whole.count(file.resolve()) > 1), None)
     if twice is not None:
         raise UserError(f"The log names {one_line(log_name(str(twice)))} twice: give each file once.")
+    _refuse_copies([table for table in tables if not has_header(table.path)])
+
+
+HEAD = 1_000
+"""Rows by which tables are first told apart."""
+
+
+def _refuse_copies(tables: Sequence[TableFile]) -> None:
+    """Raise UserError if two tables have the same rows in the same order. The first rows tell most apart."""
+    alike = [tables]
+    for rows in (HEAD, None):
+        alike = [some for of in alike for some in _by_digest(of, rows) if len(some) > 1]
+    if alike:
+        one, two = (one_line(log_name(str(table.path), tables.index(table) + 1)) for table in alike[0][:2])
+        raise UserError(f"{one} and {two} hold the same rows, which would count twice: give one of them.")
+
+
+def _by_digest(tables: Sequence[TableFile], rows: int | None) -> list[list[TableFile]]:
+    """The tables with the same columns and the same first ``rows``, or all rows for None."""
+    groups: dict[tuple[object, ...], list[TableFile]] = {}
+    for table in tables if len(tables) > 1 else ():
+        names = sorted(table.names)
+        scan = table.texts(names)
+        kinds = (scan if rows is None else scan.head(rows)).collect_schema()
+        hashes = [plain_text(pl.col(name), kinds[name]).hash(seed=7).alias(name) for name in names]
+        found = table.collect((scan if rows is None else scan.head(rows)).select(hashes))
+        digest = found.hash_rows(seed=7).hash(seed=7)  # of each row
+        order = digest * pl.int_range(1, len(digest) + 1, dtype=pl.UInt64, eager=True)  # wraps around
+        groups.setdefault((*names, found.height, int(order.sum() or 0)), []).append(table)
+    return [*groups.values()]
 
 
 _RECORDED = "a log of recsys-rl record"

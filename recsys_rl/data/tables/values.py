@@ -209,6 +209,17 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def no_numbers(entries: pl.Series) -> bool:
-    """True for texts of which none is a number: a column of such values or entries is one of texts."""
-    return entries.dtype == pl.String and bool(on(entries, number).is_null().all())
+def plain_text(cells: pl.Expr, kind: Kind) -> pl.Expr:
+    """The values as texts that are the same in each format of a file; times as nothing, as formats differ."""
+    if kind.is_temporal():
+        return pl.lit("", dtype=pl.String)
+    one = pl.element()
+    inner = kind.inner if isinstance(kind, pl.List | pl.Array) else kind
+    entry = pl.coalesce(number(one, inner).cast(pl.String), text(one, inner), pl.lit(""))
+    return as_lists(cells, kind).list.eval(entry).list.join("|").fill_null("")
+
+
+def are_numbers(column: pl.Series) -> pl.Series:
+    """True for each value of a column of texts that is a number, or a list of numbers in one of its forms."""
+    lists = on(column, as_lists)
+    return lists.list.eval(number(pl.element(), pl.String()).is_not_null()).list.all()

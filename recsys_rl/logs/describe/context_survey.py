@@ -14,7 +14,14 @@ import polars as pl
 from recsys_rl.data.tables.cells import Cells
 from recsys_rl.data.tables.findings import TableError
 from recsys_rl.data.tables.layout import Count, Layout
-from recsys_rl.data.tables.pieces import MOST_TEXTS, SeenPiece, context_columns, merged, seen_pieces
+from recsys_rl.data.tables.pieces import (
+    MOST_TEXTS,
+    SeenPiece,
+    TextRule,
+    context_columns,
+    merged,
+    seen_pieces,
+)
 from recsys_rl.data.tables.schema import column_of, follows, value
 from recsys_rl.data.tables.values import EITHER, Kind
 from recsys_rl.errors import UserError
@@ -32,6 +39,7 @@ class ContextPiece:
     constant: int  # of these, the numbers that are the same in each row
     of_texts: bool = False
     gaps: int = 0  # rows without a value
+    odd: str = ""  # texts that look like numbers, in words
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class ContextSurvey:
     problems: dict[str, Count]
 
 
-def survey_context(layout: Layout, filled: bool) -> ContextSurvey:
+def survey_context(layout: Layout, filled: bool, texts: TextRule) -> ContextSurvey:
     """Read the columns context.NAME, which ``layout`` must have.
 
     ``filled``: their gaps are no problem unless a column has nothing else, as in people's own tables.
@@ -51,7 +59,7 @@ def survey_context(layout: Layout, filled: bool) -> ContextSurvey:
     problems: dict[str, Count] = {}
     for name in context_columns(layout.table.names, layout.roles).values():
         try:
-            (seen,) = merged((str(layout.table.path), part) for part in _parts(layout, name)).values()
+            (seen,) = merged((str(layout.table.path), part) for part in _parts(layout, name, texts)).values()
         except UserError as error:
             problems |= _wrong(layout, name, error)
             seen = SeenPiece("", gaps=layout.counted({name: layout.no_entry(name)}).get(name, (0, 0))[0])
@@ -61,20 +69,20 @@ def survey_context(layout: Layout, filled: bool) -> ContextSurvey:
     return ContextSurvey(tuple(pieces), problems)
 
 
-def _parts(layout: Layout, name: str) -> Iterator[dict[str, SeenPiece]]:
+def _parts(layout: Layout, name: str, texts: TextRule) -> Iterator[dict[str, SeenPiece]]:
     """The values of a column, a part of its rows at a time. Raises UserError for a wrong one."""
     scan = layout.table.texts([name])
     for start in range(0, layout.rows, PART):
         frame = layout.collect(scan.slice(start, PART))
         rows = pl.int_range(start + 1, start + frame.height + 1, eager=True)
-        yield seen_pieces(Cells("", frame, rows), fill=True)
+        yield seen_pieces(Cells("", frame, rows), fill=True, texts=texts)
 
 
 def _piece(column: str, seen: SeenPiece) -> ContextPiece:
     if seen.kind == "text":
         kinds = len(seen.texts)
         size = min(kinds, MOST_TEXTS) + (seen.gaps > 0)
-        return ContextPiece(column, size, int(kinds == 1), True, seen.gaps)
+        return ContextPiece(column, size, int(kinds == 1), True, seen.gaps, seen.odd)
     if seen.kind == "":
         return ContextPiece(column, 1, 0, gaps=seen.gaps)
     size, constant = len(seen.low), int((seen.low == seen.high).sum())

@@ -65,7 +65,8 @@ def _context(log: DecisionFacts) -> str:
     names = f" ({listed(constant)})" if constant else ""
     gaps = [f"{piece.column} in {amount(piece.gaps, 'row')}" for piece in log.context if piece.gaps]
     without = f"; without a value: {listed(gaps)}" if gaps else ""
-    return f"{text}, {log.constant_share:.1%} of them the same in all rows{names}{without}"
+    odd = "".join(f"; {piece.column} is one of texts: {piece.odd}" for piece in log.context if piece.odd)
+    return f"{text}, {log.constant_share:.1%} of them the same in all rows{names}{without}{odd}"
 
 
 def _propensities(log: DecisionFacts, known: Propensities) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from recsys_rl.data.tables.layout import ROW, Count, Layout
+from recsys_rl.data.tables.pieces import TextRule
 from recsys_rl.data.tables.schema import (
     BY_NAME,
     BY_START,
@@ -42,9 +43,9 @@ class DecisionSurvey(EventSurvey):
     mend_gaps = _FILL
     needed = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates", "step")
 
-    def __init__(self, layout: Layout, recorded: bool) -> None:
-        """``recorded``: the file has a header of `recsys-rl record`."""
-        self.recorded = recorded
+    def __init__(self, layout: Layout, recorded: bool, texts: TextRule) -> None:
+        """``recorded``: the file has a header of `recsys-rl record`; ``texts``: its columns of texts."""
+        self.recorded, self.texts = recorded, texts
         names = layout.table.names
         roles = {role: name for role, name in layout.roles.items() if role in DECISIONS}
         if "session" in roles and "step" in names:
@@ -67,7 +68,7 @@ class DecisionSurvey(EventSurvey):
     def problems(self) -> dict[str, Count]:
         values, lists = super().problems(), self._wrong_lists()
         first = {text: values[text] for text in values if text not in self.later}
-        self.context = survey_context(self.layout, not self.recorded)
+        self.context = survey_context(self.layout, not self.recorded, self.texts)
         problems = first | lists | values | self.context.problems | self._wrong_sessions()
         if "session" not in self.roles and "step" in self.layout.table.names:
             problems["steps, and no column of sessions: name it with --session-column"] = (self.rows, 1)

@@ -14,6 +14,7 @@ from platform import node
 import polars as pl
 
 from recsys_rl.data.tables.layout import Layout, roles_of
+from recsys_rl.data.tables.pieces import TextRule
 from recsys_rl.data.tables.read import HEADLESS, files_of, has_header, parsing
 from recsys_rl.data.tables.several import open_tables
 from recsys_rl.errors import listed, one_line
@@ -57,7 +58,9 @@ def describe(
             "the data, or give --separator if these are not columns."
         )
     layout = Layout(table, roles)
-    survey = DecisionSurvey(layout, recorded) if layout.holds_decisions else EventSurvey(layout)
+    survey: DecisionSurvey | EventSurvey = EventSurvey(layout)
+    if layout.holds_decisions:
+        survey = DecisionSurvey(layout, recorded, TextRule.of(table, given or {}))
     if not survey.rows:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
     problems, header = survey.problems(), _header(path) if recorded else None

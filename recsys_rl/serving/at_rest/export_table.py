@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from recsys_rl.data.tables import schema
+from recsys_rl.data.tables.item_encoding import GENRES
 from recsys_rl.data.tables.read import items_beside
 from recsys_rl.data.tables.schema import common_names, of_propensities
 from recsys_rl.data.tables.values import INTEGER, in_table
@@ -29,7 +30,7 @@ from recsys_rl.serving.at_rest.export_survey import Logger, late_decisions, logg
 from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.at_rest.record_interval import Interval, nothing
 from recsys_rl.serving.draw.session_state import SessionState
-from recsys_rl.serving.record.facts import COLUMNS, FEATURES
+from recsys_rl.serving.record.facts import COLUMNS, FEATURES, TAGS
 from recsys_rl.serving.record.record_schema import ServedPolicy
 from recsys_rl.serving.record.stock import Stock
 from recsys_rl.utils.files import write_bytes
@@ -188,7 +189,8 @@ def items_frame(stock: Stock, ids: pl.Series, facts: Mapping[str, Any]) -> pl.Da
     columns["title"] = pl.Series([item.title for item in stock.added], dtype=pl.String)
     kinds = {**KINDS, "names": pl.List(pl.String())}
     for name, kind in facts.get(FEATURES, {}).items():
-        columns[name] = pl.Series([item.features.get(name) for item in stock.added], dtype=kinds[kind])
+        own = facts.get(TAGS, name) if name == GENRES else name
+        columns[own] = pl.Series([item.features.get(name) for item in stock.added], dtype=kinds[kind])
     columns[STOCK[0]] = pl.Series([item.number for item in stock.added], dtype=pl.Int64)
     ends = [None if gone == NEVER else gone for gone in stock.gone]
     columns[STOCK[1]] = pl.Series(ends, dtype=pl.Int64)

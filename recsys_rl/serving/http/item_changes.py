@@ -13,13 +13,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
 
 from recsys_rl.checkpoint.stock import encoding_of
-from recsys_rl.data.tables.item_encoding import EMBEDDING, StockItem
+from recsys_rl.data.tables.item_encoding import EMBEDDING, ItemEncoding, StockItem
 from recsys_rl.data.tables.items import LARGEST
 from recsys_rl.data.tables.values import is_gap, label
 from recsys_rl.data.timeline import NEVER
@@ -96,6 +96,9 @@ class Plan:
             items=len(stock.row_of),
             stock=stock.changes[-1],
             unknown_values=encoding.unknown([item.features for item in self.change.add]),
+            incomplete=[
+                str(item.id) for item in self.change.add if encoding.knows_items and not item.features
+            ],
             not_showable=len(stock.row_of) - int(showable.sum()),
         )
 
@@ -114,7 +117,8 @@ def _planned(request: ItemsRequest, stock: Stock, columns: Mapping[str, str], ve
             raise Problem(422, "unknown-item", f"withdraw: there is no item {shown(id_)}: leave it out.")
         del withdraw[id_]  # as when the same request comes again
     size = version.checkpoint.catalogue.embedding.shape[1]
-    items = [_item(one, columns, size) for one in request.items]
+    place = Columns(columns, encoding_of(version.checkpoint), size)
+    items = [_item(one, place, stock) for one in request.items]
     same = [stock.facts_of(str(item.id)) == (item.title, item.features) for item in items]
     fresh = [item for item, is_same in zip(items, same, strict=True) if not is_same]
     if request.only:
@@ -151,22 +155,34 @@ def _check_number(items: int, rows: int, version: Version) -> None:
         )
 
 
-def _item(given: ItemGiven, columns: Mapping[str, str], size: int) -> StockItem:
-    """The item of a request. Raises Problem."""
+class Columns(NamedTuple):
+    """The columns of the items of a team's place."""
+
+    kinds: Mapping[str, str]  # as the record keeps them
+    encoding: ItemEncoding  # of the champion, which has the name of the column of tags
+    size: int  # numbers of an embedding
+
+
+def _item(given: ItemGiven, place: Columns, stock: Stock) -> StockItem:
+    """The item of a request, with what was known of it before where the request is silent. Raises Problem."""
     if is_gap(given.item_id) or given.item_id != given.item_id.strip():
         raise _wrong(given, "its id is a gap in a table, or has spaces around it")
-    features = {}
+    kinds, names = place.kinds, place.encoding.named(place.kinds)
+    title, before = stock.last_known(given.item_id) or ("", {})
+    features = {**before}
     for name, value in given.features.items():
-        if name not in columns:
-            known = ", ".join(columns) or "none"
+        own = place.encoding.internal(name)
+        if name not in names:
+            known = ", ".join(names) or "none"
             raise _wrong(given, f"the place has no column {shown(name)} of items; its columns are {known}")
+        features.pop(own, None)
         if value is not None and value != [] and not (isinstance(value, str) and is_gap(value)):
-            features[name] = _value(given, name, columns[name], value, size)
-    if columns.get(EMBEDDING) and EMBEDDING not in features:
-        raise _wrong(given, f"{EMBEDDING} is missing, the list of {size} numbers that each item has")
+            features[own] = _value(given, name, kinds[own], value, place.size)
+    if kinds.get(EMBEDDING) and EMBEDDING not in features:
+        raise _wrong(given, f"{EMBEDDING} is missing, the list of {place.size} numbers that each item has")
     # In the order of the columns: a request with another order changes nothing.
-    ordered = {name: features[name] for name in columns if name in features}
-    return StockItem(given.item_id, one_line(given.title or given.item_id), ordered)
+    ordered = {name: features[name] for name in kinds if name in features}
+    return StockItem(given.item_id, one_line(given.title or title or given.item_id), ordered)
 
 
 def _value(given: ItemGiven, name: str, kind: str, value: Any, size: int) -> Any:
@@ -175,6 +191,8 @@ def _value(given: ItemGiven, name: str, kind: str, value: Any, size: int) -> Any
         return one_line(label(value))
     if kind == "number" and isinstance(value, int | float) and _fits(value):
         return float(value)
+    if kind == "names" and isinstance(value, str):
+        return [one_line(label(value))]
     if kind == "names" and isinstance(value, list) and all(isinstance(one, str) for one in value):
         return [one_line(one.strip()) for one in dict.fromkeys(value) if one.strip()]
     numbers = isinstance(value, list) and all(isinstance(one, int | float) and _fits(one) for one in value)
@@ -183,7 +201,7 @@ def _value(given: ItemGiven, name: str, kind: str, value: Any, size: int) -> Any
     wanted = {
         "text": "a text",
         "number": f"a number of at most {LARGEST:g}",
-        "names": "a list of texts",
+        "names": "a text or a list of texts",
         "list": f"a list of {size} numbers",
     }[kind]
     raise _wrong(given, f"{name} is {shown(value)}, and not {wanted}")

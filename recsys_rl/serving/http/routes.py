@@ -13,6 +13,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from recsys_rl.checkpoint.stock import find_encoding
 from recsys_rl.serving.draw.context import schema_of_context
 from recsys_rl.serving.draw.decide_again import report
 from recsys_rl.serving.draw.versions import Version
@@ -168,7 +169,10 @@ async def decisions(services: Services, request: Request) -> Response:
 async def platform(services: Services, request: Request) -> Response:
     shared = services.worker.shared
     features = shared.store.facts.get(FEATURES)
-    return as_json(msgspec.structs.replace(shared.active.version.platform, features=features))
+    version = shared.active.version
+    if features is not None and (encoding := find_encoding(version.checkpoint)) is not None:
+        features = encoding.named(features)
+    return as_json(msgspec.structs.replace(version.platform, features=features))
 
 
 async def items(services: Services, request: Request) -> Response:

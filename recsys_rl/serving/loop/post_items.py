@@ -34,6 +34,9 @@ class Posted:
         if of["unknown_values"]:
             some = amount(of["unknown_values"], "item")
             lines.append(f"{some} with texts that the champion does not know, which are other to it")
+        if of["incomplete"]:
+            some = amount(len(of["incomplete"]), "item")
+            lines.append(f"{some} of which nothing is known: {listed(of['incomplete'][:5])}")
         if of["not_showable"]:
             some = amount(of["not_showable"], "item")
             lines.append(f"{some} that the champion can't show: train again with --checkpoint")
@@ -49,20 +52,22 @@ def post_items(path: str, url: str, token: str | None = None, only: bool = False
     columns: dict[str, str] | None = client.get("/v1/platform")["features"]
     if columns is None:
         raise UserError(f"The server at {one_line(url)} serves a platform whose items never change.")
-    facts = read_items(path, "item", True, columns)
+    tags = next((name for name, kind in columns.items() if kind == "names"), GENRES)
+    own = {GENRES if name == tags else name: kind for name, kind in columns.items()}
+    facts = read_items(path, "item", True, own)
     if facts.former or facts.clock:
         raise UserError(
             f"{one_line(path)} has columns of moments, as an export of a record has: give the items of now."
         )
-    check_columns(path, facts, columns)
+    check_columns(path, facts, own)
     items, found = [], dict[str, None]()
+    of_file = {name for name in own if name in facts.columns or (name == GENRES and facts.genres)}
     for item in stock_items(facts.ids, facts):
-        features = {}
+        features = dict.fromkeys((tags if name == GENRES else name for name in own if name in of_file), None)
         for name, value in item.features.items():
-            if name in columns:
-                features[name] = _value(
-                    columns[name], name, value, facts.attributes.get(name, {}).get(item.id)
-                )
+            if name in own:
+                cell = facts.attributes.get(name, {}).get(item.id)
+                features[tags if name == GENRES else name] = _value(own[name], name, value, cell)
             else:
                 found[name] = None
         items.append({"item_id": str(item.id), "title": item.title, "features": features})

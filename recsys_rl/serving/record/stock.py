@@ -99,6 +99,11 @@ class Stock:
         """(I,) int64: the first row with the id of the item; None where no id stands in two rows."""
         return None if len(self.ids) == self.num_rows else self.timeline.first_rows
 
+    def last_known(self, id_: str) -> tuple[str, Features] | None:
+        """``facts_of``, also of an item that is gone: those of its last row."""
+        row = self.timeline.row_of.get(id_)
+        return None if row is None else (self.added[row].title, self.added[row].features)
+
     def facts_of(self, id_: str) -> tuple[str, Features] | None:
         """The title and the features of the item with this id that is there; None without one."""
         row = self.row_of.get(id_)

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from recsys_rl.checkpoint.stock import find_encoding
+from recsys_rl.data.tables.item_encoding import ItemEncoding
 from recsys_rl.serving.draw.session_state import SessionState
 from recsys_rl.serving.draw.versions import Version
 from recsys_rl.serving.messages import ItemReport, ItemRow, Problem
@@ -129,13 +131,17 @@ async def item_report(id_: str, counts: ItemCounts) -> ItemReport:
         own, gone = version.stock.added, version.stock.gone
         numbers = [number for row in rows for number in (own[row].number, gone[row])]
         changes = await worker.submit(Call(lambda shared: shared.store.item_changes(numbers)))
+    encoding = find_encoding(version.checkpoint) or ItemEncoding()
     found = await counts.now()
     impressions = sum(found.impressions[row] for row in rows)
     return ItemReport(
         item_id=id_,
         title=version.checkpoint.catalogue.title(rows[-1]),
         available=id_ in version.row_of_item,
-        rows=[ItemRow(one.number, one.time, one.kind, one.title, one.features) for one in changes],
+        rows=[
+            ItemRow(one.number, one.time, one.kind, one.title, encoding.named(one.features))
+            for one in changes
+        ],
         impressions=impressions,
         mean_reward=sum(found.rewards[row] for row in rows) / impressions if impressions else None,
         all_read=found.all_read,

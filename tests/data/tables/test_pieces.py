@@ -43,6 +43,19 @@ def test_small_numbers_stay_and_large_ones_are_standardised() -> None:
     assert torch.allclose(values, torch.tensor([[-100 / deviation], [50 / deviation]]))
 
 
+def test_example_is_the_median() -> None:
+    """Not the middle of the range, which one rare value moves; of two files about the mean of theirs."""
+    lists = [[0.0, 1.0], [1.0, 5.0], [9.0, 6.0], [1.0, 1.0], [1.0, 1.0]]
+    pieces = pieces_of(cells(spend=[1.0, 2.0, 3.0, 2.5, 480.0], v=lists))
+    assert pieces["spend"].example == 2.5 and pieces["v"].example == [1.0, 1.0]
+    two = pieces_of(cells(spend=[1.0, 2.0, 30.0]), cells(spend=[8.0]))
+    assert two["spend"].example == pytest.approx((3 * 2 + 8) / 4)
+    text = pieces_text([pieces["spend"]])
+    assert read_pieces(text)[0].median == (2.5,)
+    earlier = [{name: x for name, x in one.items() if name != "median"} for one in json.loads(text)]
+    assert read_pieces(json.dumps(earlier))[0].example == 240.5
+
+
 def test_large_numbers_with_a_small_spread_are_standardised() -> None:
     """Milliseconds of a clock: the mean is far from the values' own differences."""
     start = 1.7e12

@@ -152,7 +152,8 @@ def test_files_of_different_tables_are_refused(tmp_path: Path) -> None:
     frame.write_csv(tmp_path / "a.csv")
     frame.drop("context.age").write_csv(tmp_path / "b.csv")
     frame.with_columns(candidates=pl.lit("ale|bun|cod|dal")).write_csv(tmp_path / "c.csv")
-    frame.with_columns(candidates=pl.lit(["ale", "bun", "cod", "dal"])).write_parquet(tmp_path / "d.parquet")
+    lists = frame.head(29).with_columns(candidates=pl.lit(["ale", "bun", "cod", "dal"]))
+    lists.write_parquet(tmp_path / "d.parquet")
     (tmp_path / "parts").mkdir()
     shutil.copy(tmp_path / "d.parquet", tmp_path / "parts")
     for names, words in (
@@ -175,3 +176,38 @@ def test_a_description_does_not_replace_a_log(tmp_path: Path, capsys: pytest.Cap
     before = paths[1].read_bytes()
     assert main(["data", "describe", *map(str, paths), "--json", str(paths[1])]) == 2
     assert "--json" in capsys.readouterr().err and paths[1].read_bytes() == before
+
+
+@pytest.mark.parametrize(("one", "two"), [*MIXED, ("csv", "csv"), ("parquet", "parquet")])
+def test_a_copy_counts_once(logs: Path, tmp_path: Path, one: str, two: str) -> None:
+    """Also under another name; a file that differs in its last row alone is another one."""
+    copy = tmp_path / f"copy.{two}"
+    shutil.copy(logs / f"a.{two}", copy)
+    with pytest.raises(UserError, match="hold the same rows"):
+        read_table([logs / f"a.{one}", copy])
+    with pytest.raises(UserError, match="hold the same rows"):
+        describe([logs / f"b.{one}", logs / f"a.{one}", copy])
+    frame = decisions(1000).head(400).with_columns(user=pl.col("user").str.strip_chars("u").cast(pl.Int64))
+    last = pl.int_range(pl.len()) == 399
+    frame.with_columns(clicked=pl.when(last).then(1 - pl.col("clicked")).otherwise("clicked")).write_csv(
+        tmp_path / "other.csv"
+    )
+    assert describe([logs / f"a.{one}", tmp_path / "other.csv"]).rows == 800
+
+
+def test_copies_with_lists_texts_and_gaps(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {
+            "item": ["a", "b", "c"] * 4,
+            "reward": [0.5, 1.0, 0.0] * 4,
+            "propensity": [1 / 3] * 12,
+            "candidates": [["a", "b", "c"]] * 12,
+            "context.city": ["Ulm", None, "1,5"] * 4,
+        }
+    )
+    frame.write_parquet(tmp_path / "a.parquet")
+    frame.write_ndjson(tmp_path / "a.jsonl")
+    frame.with_columns(pl.col("candidates").list.join("|")).write_csv(tmp_path / "a.csv")
+    for pair in (("a.parquet", "a.jsonl"), ("a.csv", "a.parquet"), ("a.jsonl", "a.csv")):
+        with pytest.raises(UserError, match="hold the same rows"):
+            read_table([tmp_path / name for name in pair])

@@ -26,7 +26,9 @@ function showRelease(found) {
       const line = element("tr"), count = found.counts[arm];
       const cells = [arm, found[arm].slice(0, 12), percent(share[arm]), count.sessions.toLocaleString("en")];
       cells.push(count.sessions ? count.mean.toFixed(3) : "");
+      const names = ["arm", "version", "share", "sessions", "mean return"];
       line.append(...cells.map((text) => element("td", String(text))));
+      [...line.cells].forEach((cell, at) => (cell.dataset.name = names[at]));
       return line;
     }),
   );
