@@ -194,7 +194,7 @@ def test_own_platform_has_a_gymnasium_id(here: Path) -> None:
     """It plays as it does in our own environment, by one call; a name without users is refused."""
     env_id = recsys_rl.register_platform("my_tutor:PLATFORM")
     assert env_id == recsys_rl.register_platform("my_tutor:PLATFORM") == "recsys_rl/my_tutor.PLATFORM-v0"
-    made = {"data": "synthetic", "num_items": 20, "num_users": 10, "learning_gain": 0.5}
+    made: dict[str, Any] = {"data": "synthetic", "num_items": 20, "num_users": 10, "learning_gain": 0.5}
     env = gymnasium.make(env_id, **made)
     _, info = env.reset(seed=3)
     mask = info["action_mask"] if info else None

@@ -44,7 +44,8 @@ def test_rows_of_requests_are_the_rows_of_the_table() -> None:
     assert made["age"][0, 0].item() == pytest.approx(-30 / (2600 / 3) ** 0.5)
     assert made["device"].tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
     assert contexts.tensors([contexts.row({**requests[0], "device": "tv"})])["device"].tolist() == [[0, 0, 1]]
-    assert contexts.tensors([contexts.example])["age"].item() == pytest.approx(5 / (2600 / 3) ** 0.5)
+    # The example of a request holds the median age, 40, and not the middle of the range, 55.
+    assert contexts.tensors([contexts.example])["age"].item() == pytest.approx(-10 / (2600 / 3) ** 0.5)
 
 
 @pytest.mark.parametrize(
