@@ -9,7 +9,8 @@ import csv
 import io
 from pathlib import Path
 
-from benchmarks.harness.newest import read
+from benchmarks.harness.newest import every, read
+from benchmarks.harness.newest import newest as newest_of
 from benchmarks.harness.returns import LEARNED
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.utils.files import write_text
@@ -23,12 +24,14 @@ PICTURES = {
 """The task of benchmarks.learning that each picture shows."""
 OF_TRAINING = ("learning.svg",)
 """Pictures of the training alone. They stay while the newest rows are of the same trained policies."""
+BESIDE = ("searched-stock",)
+"""Rows that a benchmark alone makes, without a run: no picture shows them."""
 COLUMNS = ("picture", "task", "date", "commit")
 
 
 def newest(results: Path, task: str) -> tuple[str, str]:
-    """Date and commit of the newest rows of a task in learning.csv; empty without rows."""
-    rows = read(results, "learning", task=task)
+    """Date and commit of the newest rows of a task that a picture may show; empty without rows."""
+    rows = newest_of([row for row in every(results, "learning", task=task) if row["policy"] not in BESIDE])
     return (rows[-1]["date"], rows[-1]["commit"]) if rows else ("", "")
 
 

@@ -90,7 +90,7 @@ class Direct(NetworkPolicy[DirectConfig]):
         self.held_back: Transitions | None = None
         self.num_decisions: float = math.inf  # n
         self.precision = 0.0  # c: the first update has no prior, as it shows how much items differ
-        self.seen = self.optimizer.weights.new_zeros(sum(model.shapes.action_sizes))  # (I,): rows so far
+        self.seen = self.optimizer.weights.new_zeros(())  # or (I,), with weights of each item: rows so far
         self.least_loss = math.inf
         self.mean = self.optimizer.weights.clone()  # (P,): the moving average
         self.best = self.optimizer.weights.clone()  # (P,): the average with the least loss
@@ -111,7 +111,8 @@ class Direct(NetworkPolicy[DirectConfig]):
         assert batch.possible is not None
         self.anneal_lr()
         self.model.span.copy_(torch.stack([batch.possible[:, 0].min(), batch.possible[:, 1].max()]))
-        averages, spreads, information = StepMeans(), StepMeans(), torch.stack([self.seen, self.seen]) * 0
+        averages, spreads = StepMeans(), StepMeans()
+        information = self.mean.new_zeros(2, sum(self.model.shapes.action_sizes))
         for minibatch in batch.split(self.config.batch_size):
             obs = self.model.summarised(minibatch.obs)
             logits, shares, scores = self._answers(replace(minibatch, obs=obs))
@@ -165,7 +166,7 @@ class Direct(NetworkPolicy[DirectConfig]):
         if self.average is not None:
             self.average(numbers)
         (square, directions), (sums, rows) = numbers[:2].tolist(), numbers[2:].view(2, -1)
-        self.seen += rows
+        self.seen = self.seen + rows
         each = torch.where(rows > 0, sums / rows, sums.sum() / rows.sum())  # mean p (1 - p) of each item
         self.precision = evidence(square, self.num_decisions * self.seen / self.seen.sum() * each, directions)
 
@@ -232,14 +233,17 @@ class Direct(NetworkPolicy[DirectConfig]):
                 raise ValueError(f"a loss of {least}")
             self.least_loss = least if least >= 0 else math.inf
             self.precision = float(state["precision"])
-            self.seen.copy_(state.get("optimizer.seen", torch.zeros(())))  # of an earlier version: none
+            seen = state.get("optimizer.seen", torch.zeros(()))  # of an earlier version: none
+            if seen.shape not in (torch.Size(), (sum(self.model.shapes.action_sizes),)):
+                raise ValueError(f"decisions of {tuple(seen.shape)} items")
+            self.seen = seen.to(self.mean.device, copy=True)
             if not 0 <= self.precision < math.inf:
                 raise ValueError(f"a precision of {self.precision}")
         else:
             self.mean.copy_(self.optimizer.weights)
             self.best.copy_(self.optimizer.weights)
             self.least_loss, self.precision = math.inf, 0.0
-            self.seen.zero_()
+            self.seen = self.mean.new_zeros(())
 
 
 def spread(scores: Tensor) -> dict[str, Tensor]:

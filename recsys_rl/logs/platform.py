@@ -394,7 +394,11 @@ def _known_by(facts: ItemFacts, catalogue: Catalogue) -> str:
         return f"known by embeddings of {size} numbers, which are used as they are"
     if knows_items(catalogue):
         names = [facts.genres_column] * bool(facts.genres) + sorted(facts.attributes)
-        return f"known by their features: {listed(names)}"
+        example = next((genres for genres in facts.genres.values() if len(genres) > 1), None)
+        several = sum(len(genres) > 1 for genres in facts.genres.values())
+        tags = f"; {several} have several values of {facts.genres_column}, as {listed(example or ())}"
+        tags += " (in a text | , or ; separates them)"
+        return f"known by their features: {listed(names)}{tags * bool(several)}"
     return "known by their ids alone: the head is dense, and no other item can be chosen"
 
 

@@ -191,6 +191,16 @@ def test_spread_of_scores_by_hand(scores: list[list[float]], square: float, dire
     assert float(found["directions"]) == pytest.approx(directions)
 
 
+def test_decisions_of_each_item_are_part_of_the_state() -> None:
+    agent, again = learner("direct", 3, num_updates=4), learner("direct", 3, num_updates=4)
+    agent.learn_from(40, None)
+    agent.update(one_step([0, 0, 1, 2], [1.0, 1.0, 0.0, 1.0]))
+    again.load_state_dict(agent.state_dict())
+    assert again.seen.tolist() == [2.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="items"):
+        again.load_state_dict(agent.state_dict() | {"optimizer.seen": torch.ones(4)})
+
+
 def test_the_precision_of_an_update_by_hand() -> None:
     """One context, so one direction. Of 40 decisions the first item has 20, and the others ten each."""
     agent = learner("direct", 3, num_updates=4)

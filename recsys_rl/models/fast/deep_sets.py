@@ -37,7 +37,9 @@ def serves(weight: Tensor, history: Tensor, signals: Tensor, items: Tensor, prof
     if items.shape[0] > history.numel() or signals.shape[:2] != history.shape:
         return False
     plain = kernels.plain_ids(history) and kernels.plain(signals) and kernels.plain(items)
-    return plain and kernels.plain(weight) and (profile is None or profile.dtype == torch.float32)
+    # A profile of no columns has no memory, and its address would stand for "no profile".
+    of_profile = profile is None or (profile.dtype == torch.float32 and profile.numel() > 0)
+    return plain and kernels.plain(weight) and of_profile
 
 
 def session_units(
